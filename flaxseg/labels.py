@@ -1,0 +1,74 @@
+"""Class names and colours of a data set, carried beside every checkpoint."""
+
+import colorsys
+import dataclasses
+from typing import Any
+
+from flaxseg.errors import ConfigError
+
+IGNORE = 255
+"""Label of the pixels that neither loss nor metric counts."""
+
+MAX_CLASSES = 255
+"""Class ids fit one byte next to `IGNORE`."""
+
+Color = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSet:
+    """The classes of a data set, in index order.
+
+    Attributes:
+        name: data set name, such as "camvid".
+        classes: one name per class.
+        palette: one RGB colour per class, 0 to 255.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[Color, ...]
+
+    def __post_init__(self):
+        if not 1 <= len(self.classes) <= MAX_CLASSES:
+            raise ConfigError(
+                f"label set {self.name!r} has {len(self.classes)} classes, 1 to {MAX_CLASSES} fit"
+            )
+        if len(self.classes) != len(self.palette):
+            raise ConfigError(
+                f"label set {self.name!r} has {len(self.classes)} classes and "
+                f"{len(self.palette)} colours: give one colour per class"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, the ignore label not counted."""
+        return len(self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The label set as plain JSON values."""
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            "palette": [list(color) for color in self.palette],
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "LabelSet":
+        """Rebuilds what `to_json` gave."""
+        red_green_blue = tuple((int(r), int(g), int(b)) for r, g, b in values["palette"])
+        return cls(values["name"], tuple(values["classes"]), red_green_blue)
+
+    @classmethod
+    def generic(cls, num_classes: int) -> "LabelSet":
+        """Numbered classes in distinct colours, for weights that come without names."""
+        names = tuple(f"class_{i}" for i in range(num_classes))
+        return cls("generic", names, tuple(_spread_color(i) for i in range(num_classes)))
+
+
+def _spread_color(index: int) -> Color:
+    """The colour of a class: golden-ratio steps of hue keep neighbours in the list apart."""
+    hue = (index * 0.618033988749895) % 1.0
+    value = (1.0, 0.75, 0.5)[index % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+    return round(255 * red), round(255 * green), round(255 * blue)

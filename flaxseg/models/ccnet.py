@@ -1,0 +1,239 @@
+"""CCNet: a dilated ResNet whose head gathers context along rows and columns, twice.
+
+Huang et al. 2019, "CCNet: Criss-Cross Attention for Semantic Segmentation",
+https://arxiv.org/abs/1811.11721. Applied twice with shared weights, criss-cross attention lets
+every pixel see every other at a fraction of the cost of full attention.
+
+Variants: `ccnet` has a 7x7 stem, dilation from the first stage on, and a head without ReLU whose
+output is 8 times the stride-8 map; `ccnet_r50` and `ccnet_r101` are the networks of
+mmsegmentation's ccnet_r50-d8 and ccnet_r101-d8 checkpoints.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+from flax import nnx
+from jax import numpy as jnp
+from jax.typing import DTypeLike
+
+from flaxseg import ops
+from flaxseg.models.blocks import ConvBN, Output
+from flaxseg.models.resnet import ResNet, ResNetConfig
+from flaxseg.ops import initializers as init
+
+AUX_STAGE = 2
+"""The auxiliary head reads the third stage."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CCNetConfig:
+    """Design choices of a CCNet.
+
+    Attributes:
+        num_classes: classes to tell apart.
+        backbone: the encoder.
+        channels: width of the head.
+        reduction: query and key have channels // reduction channels.
+        recurrence: times the criss-cross attention is applied, with shared weights.
+        activation: after the head's normalised convolutions, "none" or "relu".
+        out_norm: normalise the convolution that follows the attention.
+        dropout: rate of whole channels dropped before each classifier.
+        upsample: "x8" enlarges the stride-8 map 8 times, to 8 * ceil(H / 8); "image" goes to the
+            image's own size.
+        align_corners: of the final interpolation.
+        aux_channels: width of the auxiliary head on the third stage; 0 leaves it out.
+        aux_weights: loss weight of each auxiliary head.
+        head_init: "torch" keeps torch's defaults in the head; "kaiming" draws its normalised
+            convolutions with He's rule and classifiers from N(0, 0.01^2).
+    """
+
+    num_classes: int = 19
+    backbone: ResNetConfig = ResNetConfig()
+    channels: int = 512
+    reduction: int = 8
+    recurrence: int = 2
+    activation: Literal["none", "relu"] = "none"
+    out_norm: bool = False
+    dropout: float = 0.0
+    upsample: Literal["x8", "image"] = "x8"
+    align_corners: bool = True
+    aux_channels: int = 0
+    aux_weights: tuple[float, ...] = ()
+    head_init: Literal["torch", "kaiming"] = "torch"
+
+    @property
+    def output_stride(self) -> int:
+        """Image pixels for each pixel of the head's map."""
+        stride = 4
+        for stage_stride in self.backbone.strides:
+            stride *= stage_stride
+        return stride
+
+
+class CrissCrossAttention(nnx.Module):
+    """x + gamma * attention(x), with attention along each pixel's row and column."""
+
+    def __init__(self, channels: int, reduction: int, *, param_dtype: DTypeLike, **kwargs):
+        kwargs["param_dtype"] = param_dtype
+        self.query = ops.Conv(channels, channels // reduction, 1, **kwargs)
+        self.key = ops.Conv(channels, channels // reduction, 1, **kwargs)
+        self.value = ops.Conv(channels, channels, 1, **kwargs)
+        # Zero makes a fresh module the identity.
+        self.gamma = nnx.Param(jnp.zeros((1,), param_dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps x, (B, H, W, C), to the same shape."""
+        attended = ops.criss_cross_attention(self.query(x), self.key(x), self.value(x))
+        return self.gamma[...].astype(x.dtype) * attended + x
+
+
+class ConvOut(nnx.Module):
+    """The bare convolution after the attention, for heads that do not normalise it."""
+
+    def __init__(self, channels: int, *, weight_init: init.Initializer, **kwargs):
+        self.conv = ops.Conv(
+            channels, channels, 3, padding=1, bias=False, weight_init=weight_init, **kwargs
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps x, (B, H, W, C), to the same shape."""
+        return self.conv(x)
+
+
+class CCHead(nnx.Module):
+    """Reduce, attend, concatenate with the encoder's map, fuse, classify."""
+
+    def __init__(self, config: CCNetConfig, in_channels: int, **kwargs):
+        weight_init, classifier_init = _head_inits(config)
+        channels, activation = config.channels, config.activation
+        conv = {"activation": activation, "weight_init": weight_init, **kwargs}
+        self.conv_in = ConvBN(in_channels, channels, 3, **conv)
+        self.cca = CrissCrossAttention(channels, config.reduction, **kwargs)
+        if config.out_norm:
+            self.conv_out = ConvBN(channels, channels, 3, **conv)
+        else:
+            self.conv_out = ConvOut(channels, weight_init=weight_init, **kwargs)
+        self.fuse = ConvBN(in_channels + channels, channels, 3, **conv)
+        self.dropout = ops.Dropout2d(config.dropout)
+        self.classifier = ops.Conv(channels, config.num_classes, 1, **classifier_init, **kwargs)
+        self.recurrence = config.recurrence
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits (B, H, W, K) at the resolution of x, (B, H, W, C)."""
+        y = self.conv_in(x)
+        for _ in range(self.recurrence):
+            y = self.cca(y)
+        y = self.conv_out(y)
+        y = self.fuse(jnp.concatenate([x, y], -1))
+        return self.classifier(self.dropout(y, rngs))
+
+
+class FCNHead(nnx.Module):
+    """One 3x3 convolution and a classifier, for deep supervision."""
+
+    def __init__(self, config: CCNetConfig, in_channels: int, **kwargs):
+        weight_init, classifier_init = _head_inits(config)
+        channels = config.aux_channels
+        self.conv = ConvBN(in_channels, channels, 3, weight_init=weight_init, **kwargs)
+        self.dropout = ops.Dropout2d(config.dropout)
+        self.classifier = ops.Conv(channels, config.num_classes, 1, **classifier_init, **kwargs)
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Logits (B, H, W, K) at the resolution of x, (B, H, W, C)."""
+        return self.classifier(self.dropout(self.conv(x), rngs))
+
+
+class CCNet(nnx.Module):
+    """The encoder, the criss-cross head and, in some variants, an auxiliary head."""
+
+    def __init__(
+        self,
+        config: CCNetConfig,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        kwargs = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.config = config
+        channels = config.backbone.out_channels
+        self.backbone = ResNet(config.backbone, **kwargs)
+        self.head = CCHead(config, channels[-1], **kwargs)
+        self.aux_head = nnx.data(
+            FCNHead(config, channels[AUX_STAGE], **kwargs) if config.aux_channels else None
+        )
+
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        resize: bool = True,
+        aux: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> Output:
+        """Segments images, (B, H, W, 3), normalised.
+
+        Args:
+            images: any H and W.
+            resize: False leaves the logits at the heads' own resolution.
+            aux: also run the auxiliary head.
+            rngs: keys of the "dropout" stream, for training with dropout.
+        """
+        stages = self.backbone(images)
+        logits = (self.head(stages[-1], rngs),)
+        if aux and self.aux_head is not None:
+            logits += (self.aux_head(stages[AUX_STAGE], rngs),)
+        logits = tuple(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in logits)
+        if resize:
+            # Interpolation weights sum to 1, so classifying before enlarging is the same
+            # function for 1 / 64 of the classifier's work.
+            logits = tuple(self._enlarge(x, images.shape[1:3]) for x in logits)
+        return Output(logits[0], logits[1:])
+
+    def _enlarge(self, logits: jax.Array, image_size: tuple[int, int]) -> jax.Array:
+        _, height, width, _ = logits.shape
+        size = (8 * height, 8 * width) if self.config.upsample == "x8" else image_size
+        return ops.resize_bilinear(logits, size, align_corners=self.config.align_corners)
+
+
+def _head_inits(config: CCNetConfig) -> tuple[init.Initializer, dict[str, init.Initializer]]:
+    """Initialisers of the head's convolutions, and of its classifier's weight and bias."""
+    if config.head_init == "torch":
+        return init.torch_default, {}
+    classifier = {"weight_init": init.normal(0.01), "bias_init": init.zeros}
+    return init.kaiming_normal_fan_out, classifier
+
+
+def _published(blocks: tuple[int, ...]) -> CCNetConfig:
+    backbone = ResNetConfig(
+        blocks=blocks,
+        stem_channels=(32, 32, 64),
+        strides=(1, 2, 1, 1),
+        dilations=(1, 1, 2, 4),
+        first_dilations=(1, 1, 1, 2),
+        zero_init_residual=True,
+    )
+    return CCNetConfig(
+        backbone=backbone,
+        activation="relu",
+        out_norm=True,
+        dropout=0.1,
+        upsample="image",
+        align_corners=False,
+        aux_channels=256,
+        aux_weights=(0.4,),
+        head_init="kaiming",
+    )
+
+
+VARIANTS = {
+    "ccnet": CCNetConfig(
+        backbone=ResNetConfig(
+            strides=(1, 1, 2, 1), dilations=(2, 2, 4, 4), first_dilations=(2, 2, 2, 4)
+        )
+    ),
+    "ccnet_r50": _published((3, 4, 6, 3)),
+    "ccnet_r101": _published((3, 4, 23, 3)),
+}
+"""The published networks by name."""

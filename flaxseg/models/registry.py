@@ -1,0 +1,191 @@
+"""Networks by name, and configurations to and from JSON."""
+
+import dataclasses
+import difflib
+import fnmatch
+import typing
+from typing import Any, NamedTuple
+
+from flax import nnx
+from jax import numpy as jnp
+from jax.typing import DTypeLike
+
+from flaxseg.errors import ConfigError
+from flaxseg.models import ccnet
+
+Config = ccnet.CCNetConfig
+Model = ccnet.CCNet
+
+
+class Architecture(NamedTuple):
+    """One model file: its module class, its configuration class, its named variants."""
+
+    model: type[Model]
+    config: type[Config]
+    variants: dict[str, Config]
+
+
+ARCHITECTURES = {
+    "ccnet": Architecture(ccnet.CCNet, ccnet.CCNetConfig, ccnet.VARIANTS),
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that `create_model` takes, filtered by a shell pattern such as "ccnet_*"."""
+    names = (name for entry in ARCHITECTURES.values() for name in entry.variants)
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def get_config(name: str, **overrides: Any) -> Config:
+    """The configuration of a named network, with some fields replaced.
+
+    Args:
+        name: one of `list_models()`.
+        **overrides: field values; dotted names such as "backbone.width" reach nested fields.
+
+    Raises:
+        ConfigError: unknown name or field.
+    """
+    for entry in ARCHITECTURES.values():
+        if name in entry.variants:
+            return override(entry.variants[name], overrides)
+    raise ConfigError(f"no network is called {name!r}{_did_you_mean(name, list_models())}")
+
+
+def create_model(
+    name: str,
+    num_classes: int | None = None,
+    *,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    **overrides: Any,
+) -> Model:
+    """Builds a freshly initialised network in train mode.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: classes to tell apart; the published number if None.
+        rngs: source of the "params" keys.
+        dtype: of the computation; norm statistics, softmax and logits are never below float32.
+        param_dtype: of parameters and running statistics.
+        **overrides: configuration fields, as in `get_config`.
+
+    Raises:
+        ConfigError: unknown name or field.
+    """
+    if num_classes is not None:
+        overrides["num_classes"] = num_classes
+    config = get_config(name, **overrides)
+    return build(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+
+def build(
+    config: Config,
+    *,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+) -> Model:
+    """Builds the network of a configuration."""
+    model = _architecture_of(config)[1].model
+    return model(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+
+def abstract_model(
+    config: Config, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
+) -> Model:
+    """The network with shapes in place of arrays: costs no memory, whatever its size."""
+    return nnx.eval_shape(
+        lambda: build(config, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(0))
+    )
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    """The configuration as plain JSON values, with its architecture's name."""
+    return {"architecture": _architecture_of(config)[0], **dataclasses.asdict(config)}
+
+
+def config_from_json(values: dict[str, Any]) -> Config:
+    """Rebuilds what `config_to_json` gave.
+
+    Raises:
+        ConfigError: unknown architecture or field, or a value of another type.
+    """
+    values = dict(values)
+    name = values.pop("architecture", None)
+    if name not in ARCHITECTURES:
+        raise ConfigError(
+            f"architecture {name!r} is unknown{_did_you_mean(str(name), list(ARCHITECTURES))}"
+        )
+    return _replace(ARCHITECTURES[name].config(), values, "")
+
+
+def override(config: Any, values: dict[str, Any]) -> Any:
+    """Replaces fields of a configuration; dotted names reach nested ones.
+
+    Raises:
+        ConfigError: unknown field, or a value of another type.
+    """
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            nested.setdefault(head, {})[rest] = value
+        else:
+            nested[head] = value
+    return _replace(config, nested, "")
+
+
+def _replace(config: Any, values: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(type(config))
+    changes = {}
+    for key, value in values.items():
+        if key not in hints:
+            known = [prefix + name for name in hints]
+            raise ConfigError(
+                f"{type(config).__name__} has no field {prefix + key!r}"
+                f"{_did_you_mean(prefix + key, known)}"
+            )
+        current = getattr(config, key)
+        if dataclasses.is_dataclass(current) and isinstance(value, dict):
+            changes[key] = _replace_nested(current, value, f"{prefix}{key}.")
+        else:
+            changes[key] = _checked(prefix + key, value, hints[key])
+    return dataclasses.replace(config, **changes)
+
+
+def _replace_nested(config: Any, values: dict[str, Any], prefix: str) -> Any:
+    heads: dict[str, Any] = {}
+    for key, value in values.items():
+        head, _, rest = key.partition(".")
+        heads[head] = {**heads.get(head, {}), rest: value} if rest else value
+    return _replace(config, heads, prefix)
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """The value as the field's type wants it: JSON knows no tuples, and 1 is a fine float."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_checked(f"{name}[{i}]", item, arguments[0]) for i, item in enumerate(value))
+    if origin is typing.Literal and value in arguments:
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    expected = f"one of {arguments}" if origin is typing.Literal else hint
+    expected = hint.__name__ if isinstance(hint, type) else expected
+    raise ConfigError(f"field {name!r} is {value!r}, expected {expected}")
+
+
+def _architecture_of(config: Config) -> tuple[str, Architecture]:
+    for name, entry in ARCHITECTURES.items():
+        if type(config) is entry.config:
+            return name, entry
+    raise ConfigError(f"{type(config).__name__} is not the configuration of a known network")
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"

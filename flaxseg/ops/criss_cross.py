@@ -1,0 +1,58 @@
+"""Criss-cross attention: every pixel attends to its own column and row.
+
+Huang et al. 2019, "CCNet: Criss-Cross Attention for Semantic Segmentation",
+https://arxiv.org/abs/1811.11721. Costs H + W keys per pixel instead of H * W; no (H*W, H*W)
+matrix is ever made.
+"""
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+
+def criss_cross_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Attends along columns and rows with one softmax over both.
+
+    The pixel itself stands in its column and in its row; it is masked in the column, so that it
+    counts once. Energies are not scaled. Softmax and sums are float32 or wider.
+
+    Args:
+        query: (B, H, W, D).
+        key: (B, H, W, D).
+        value: (B, H, W, C).
+
+    Returns:
+        The attended values, (B, H, W, C), in value's dtype.
+    """
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    # Columns are the rows of the transposed map: both parts are then plain batched products.
+    query_t, key_t, value_t = _transpose(query), _transpose(key), _transpose(value)
+    row = _energies(query, key, wide)  # (B, H, W, W)
+    column = _mask_self(_energies(query_t, key_t, wide))  # (B, W, H, H)
+
+    # One softmax without concatenating the parts: shared maximum, sum of both denominators.
+    peak = lax.stop_gradient(jnp.maximum(row.max(-1), _transpose(column.max(-1))))
+    row = jnp.exp(row - peak[..., None])
+    column = jnp.exp(column - _transpose(peak)[..., None])
+    total = row.sum(-1) + _transpose(column.sum(-1))
+    mixed = _mix(row, value, wide) + _transpose(_mix(column, value_t, wide))
+    return (mixed / total[..., None]).astype(value.dtype)
+
+
+def _transpose(x: jax.Array) -> jax.Array:
+    return jnp.swapaxes(x, 1, 2)
+
+
+def _energies(query: jax.Array, key: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return jnp.einsum("bhwd,bhvd->bhwv", query, key, preferred_element_type=dtype)
+
+
+def _mix(weights: jax.Array, value: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    weights = weights.astype(value.dtype)
+    return jnp.einsum("bhwv,bhvc->bhwc", weights, value, preferred_element_type=dtype)
+
+
+def _mask_self(column: jax.Array) -> jax.Array:
+    """Finite, since -inf minus -inf is NaN; half the lowest value still underflows to weight 0."""
+    lowest = jnp.finfo(column.dtype).min / 2
+    return jnp.where(jnp.eye(column.shape[-1], dtype=bool), lowest, column)

@@ -1,0 +1,17 @@
+"""Eight simulated CPU devices for the whole suite, and float64 on request."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def x64():
+    """Runs a test with float64 available."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+from comparison import assert_same_map, nchw, nhwc, random
+from jax import numpy as jnp
+from torch.nn import functional as F
+
+from flaxseg import ops
+from flaxseg.ops.resize import nearest_indices
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+SIZES = [
+    ((5, 7), (40, 56)),  # whole factor
+    ((5, 7), (10, 21)),  # a whole factor for each side
+    ((5, 7), (11, 13)),  # up
+    ((12, 9), (5, 4)),  # down
+    ((6, 9), (13, 4)),  # up and down
+    ((1, 4), (6, 1)),  # single pixels
+    ((5, 7), (5, 7)),  # nothing to do
+    ((3, 5), (5, 5)),  # one side only
+]
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("size", "out"), SIZES)
+def test_bilinear_equals_torch(size, out, align_corners):
+    assert_same_map(
+        lambda x: ops.resize_bilinear(x, out, align_corners=align_corners),
+        lambda x: F.interpolate(x, out, mode="bilinear", align_corners=align_corners),
+        random(2, *size, 3),
+    )
+
+
+@pytest.mark.parametrize(("size", "out"), SIZES)
+def test_nearest_equals_torch(size, out):
+    x = random(2, *size, 3)
+    np.testing.assert_array_equal(
+        ops.resize_nearest(jnp.asarray(x), out), nhwc(F.interpolate(nchw(x), out, mode="nearest"))
+    )
+
+
+def test_nearest_picks_torch_indices_at_every_size():
+    for n in (1, 3, 5, 7, 48, 49):
+        row = torch.arange(n, dtype=torch.float64).reshape(1, 1, 1, n)
+        for out in range(1, 130):
+            theirs = F.interpolate(row, (1, out), mode="nearest").flatten().numpy()
+            np.testing.assert_array_equal(nearest_indices(n, out), theirs)
+
+
+def test_bilinear_stays_close_in_float32():
+    x = random(1, 9, 11, 3).astype(np.float32)
+    for out in ((36, 44), (25, 30)):
+        ours = ops.resize_bilinear(jnp.asarray(x), out)
+        theirs = F.interpolate(torch.from_numpy(np.moveaxis(x, -1, 1)), out, mode="bilinear")
+        assert ours.dtype == jnp.float32
+        np.testing.assert_allclose(ours, nhwc(theirs), atol=1e-5)
