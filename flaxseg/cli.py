@@ -1,16 +1,24 @@
 """The command line: `flaxseg train | predict | eval`."""
 
+import contextlib
+import dataclasses
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 from rich.console import Console
 
 from flaxseg.errors import ConfigError, FlaxsegError
 
-# Each command imports what it needs when it runs: `--help` need not wait for JAX.
+if TYPE_CHECKING:
+    from flaxseg.training import TrainConfig
+
+# Each command imports what it needs when it runs: the list of commands need not wait for JAX.
+
+T = TypeVar("T")
 
 MEND = 2
 """Exit code of errors that the user can mend."""
@@ -21,7 +29,7 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
 
     Args:
         args: arguments, those of the process if None; the first one names the command.
-        prog: name in help texts.
+        prog: name of the command in help texts.
 
     Returns:
         The exit code: 0, or 2 after one line on standard error.
@@ -32,8 +40,7 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
             print(_usage())
             return 0 if args else MEND
         if args[0] not in COMMANDS:
-            known = ", ".join(COMMANDS)
-            raise ConfigError(f"unknown command {args[0]!r}: use one of {known}")
+            raise ConfigError(f"unknown command {args[0]!r}: use one of {', '.join(COMMANDS)}")
         COMMANDS[args[0]](args[1:], prog or f"flaxseg {args[0]}")
     except (FlaxsegError, OSError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
@@ -44,90 +51,112 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     return 0
 
 
-def train(args: Sequence[str], prog: str) -> None:
+def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     """Train a network; the same work directory again resumes."""
-    from flaxseg.training import fit, parse_config
+    from flaxseg.training import fit
 
-    fit(parse_config(args, prog))
-
-
-def predict(args: Sequence[str], prog: str) -> None:
-    """Segment photos: index mask, coloured mask and overlay for each."""
-
-    def command(
-        model_dir: tyro.conf.Positional[Path],
-        images: tyro.conf.Positional[tuple[Path, ...]],
-        /,
-        out: Path = Path("predictions"),
-        alpha: float = 0.5,
-        multiple: int = 32,
-        max_side: int | None = None,
-    ) -> None:
-        """Segment photos: index mask, coloured mask and overlay for each, at the photo's own size.
-
-        Args:
-            model_dir: Work directory of a training run, or model directory.
-            images: Photos.
-            out: Folder to write to.
-            alpha: Share of the colours in the overlay, 0 to 1.
-            multiple: Pixels to which height and width are rounded up inside.
-            max_side: Longest side, in pixels, at which a photo is segmented. None: no limit.
-        """
-        from flaxseg.inference.files import predict_files
-
-        console = Console()
-        files = predict_files(
-            model_dir,
-            images,
-            out,
-            alpha=alpha,
-            multiple=multiple,
-            max_side=max_side,
-            console=console,
-        )
-        console.print(f"{len(files)} files written to {out}", soft_wrap=True)
-
-    tyro.cli(command, args=list(args), prog=prog)
+    fit(parse_train_config(args, prog))
 
 
-def evaluate(args: Sequence[str], prog: str) -> None:
+def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "TrainConfig":
+    """Reads the settings of a training run; flags override the recipe that `--recipe` names.
+
+    Args:
+        args: arguments of `flaxseg train`.
+        prog: name in the help text.
+
+    Returns:
+        The settings, validated.
+
+    Raises:
+        ConfigError: an unknown flag, or a value that does not fit.
+    """
+    from flaxseg.training import RECIPES, TrainConfig, make_config
+
+    # The recipe supplies the defaults that the second, full parse starts from and shows as help.
+    named = {name: _peek(args, name) for name in ("model", "data", "recipe")}
+    default = make_config(**{name: value for name, value in named.items() if value})
+    about = f"Train a segmentation network. Recipes: {', '.join(RECIPES)}."
+    return _parse(TrainConfig, args, prog, default=default, description=about).validate()
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictArgs:
+    """Segment photos: index mask, coloured mask and overlay of each, at the photo's own size."""
+
+    model: tyro.conf.Positional[Path]
+    """Work directory of a training run, or model directory."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Photos."""
+
+    out: Path = Path("predictions")
+    """Folder to write to."""
+
+    alpha: float = 0.5
+    """Share of the colours in the overlay, 0 to 1."""
+
+    multiple: int = 32
+    """Pixels to which height and width are rounded up inside."""
+
+    max_side: int | None = None
+    """Longest side, in pixels, at which a photo is segmented. None: no limit."""
+
+
+def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
+    """Segment photos: index mask, coloured mask and overlay of each."""
+    given = _parse(PredictArgs, args, prog)
+    from flaxseg.inference.files import predict_files
+
+    files = predict_files(
+        given.model,
+        given.images,
+        given.out,
+        alpha=given.alpha,
+        multiple=given.multiple,
+        max_side=given.max_side,
+        console=Console(),
+    )
+    print(f"{len(files)} files written to {given.out}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalArgs:
+    """Score a trained network on a split of its data set; None is as in the training run."""
+
+    path: tyro.conf.Positional[Path]
+    """Work directory of a training run, or model directory."""
+
+    split: str = "val"
+    """Split to score on: train or val."""
+
+    data: str | None = None
+    """Data set."""
+
+    data_dir: str | None = None
+    """Folder of the data set."""
+
+    batch_size: int | None = None
+    """Images per step."""
+
+    eval_size: tuple[int, int] | None = None
+    """Height and width to which pictures are stretched, in pixels."""
+
+
+def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
     """Score a trained network on a split of its data set."""
+    given = _parse(EvalArgs, args, prog)
+    from flaxseg.inference.files import evaluate_dir
 
-    def command(
-        path: tyro.conf.Positional[Path],
-        /,
-        split: str = "val",
-        data: str | None = None,
-        data_dir: str | None = None,
-        batch_size: int | None = None,
-        eval_size: Annotated[
-            tuple[int, int] | None, tyro.conf.arg(metavar="{None}|{H W}")
-        ] = None,
-    ) -> None:
-        """Score a trained network on a split of its data set.
-
-        Args:
-            path: Work directory of a training run, or model directory.
-            split: Split to score on: train or val.
-            data: Data set. None: the one of the training run.
-            data_dir: Folder of the data set. None: the one of the training run.
-            batch_size: Images per step. None: as in the training run.
-            eval_size: Height and width to which pictures are stretched, in pixels. None: as in
-                the training run.
-        """
-        from flaxseg.inference.files import evaluate_dir
-
-        evaluate_dir(
-            path,
-            split=split,
-            data=data,
-            data_dir=data_dir,
-            batch_size=batch_size,
-            eval_size=eval_size,
-            console=Console(),
-        )
-
-    tyro.cli(command, args=list(args), prog=prog)
+    evaluate_dir(
+        given.path,
+        split=given.split,
+        data=given.data,
+        data_dir=given.data_dir,
+        batch_size=given.batch_size,
+        eval_size=given.eval_size,
+        console=Console(),
+    )
 
 
 COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
@@ -138,10 +167,39 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
 """What `flaxseg NAME` runs."""
 
 
+def _parse(target: type[T], args: Sequence[str], prog: str, **options: Any) -> T:
+    """Reads a command line into a dataclass; `--help` prints and exits.
+
+    Raises:
+        ConfigError: a malformed command line.
+    """
+    report = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(report):
+            return tyro.cli(target, args=list(args), prog=prog, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    # tyro draws a box around its message; the first line is only a heading.
+    lines = [line.strip("╭╮╰╯│─ ") for line in report.getvalue().splitlines()]
+    raise ConfigError(" ".join(line for line in lines[1:] if line))
+
+
 def _usage() -> str:
     rows = [f"  {name:8} {(run.__doc__ or '').splitlines()[0]}" for name, run in COMMANDS.items()]
     more = "flaxseg COMMAND --help shows a command's options."
     return "\n".join(["usage: flaxseg COMMAND ...", "", *rows, "", more])
+
+
+def _peek(args: Sequence[str], name: str) -> str | None:
+    """The last value of `--name` in a command line that is not parsed yet."""
+    value = None
+    for arg, following in zip(args, [*args[1:], None], strict=True):
+        if arg == f"--{name}":
+            value = following
+        elif arg.startswith(f"--{name}="):
+            value = arg.partition("=")[2]
+    return value
 
 
 if __name__ == "__main__":

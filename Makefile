@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make train` and `make test`. Each makes the environment it needs.
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: train test lint types suite parity format clean
+
+train: $(VENV)/.train
+	$(BIN)/python train.py --model ccnet
+
+test: lint types suite
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+suite: $(VENV)/.test
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# Prints how far each network is from its PyTorch twin, and fails beyond the bounds.
+parity: $(VENV)/.test
+	$(BIN)/python -m convert.parity
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.train: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
+# torch goes first and by its exact version, so that nothing else chooses a build for it.
+$(VENV)/.test: $(VENV)/.train
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

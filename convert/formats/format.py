@@ -1,0 +1,167 @@
+"""What a published checkpoint layout is: its rules, and the networks that it stores."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from convert.rules import Extra, Rule, Table, build_table
+from flaxseg import native
+from flaxseg.errors import CheckpointError
+from flaxseg.models import get_config
+
+FREE_FIELDS = frozenset(
+    {
+        "num_classes",
+        "backbone.blocks",
+        "backbone.width",
+        "backbone.stem_channels",
+        "backbone.zero_init_residual",
+        "channels",
+        "reduction",
+        "dropout",
+        "aux_channels",
+        "aux_weights",
+        "head_init",
+    }
+)
+"""Configuration fields that shapes reveal or that a trained network's output does not depend on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What an import did not use.
+
+    Attributes:
+        left_out: foreign key -> why nothing is lost without it.
+        spares: the same tensors, to be handed to `Format.export_state`.
+    """
+
+    left_out: dict[str, str]
+    spares: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A published layout.
+
+    Attributes:
+        name: what users call it.
+        origin: whose files these are.
+        rules: in the order in which the peer declares its modules.
+        variants: registry names of the networks it stores; empty if it holds a part of many.
+        scope: the native keys it covers start with this.
+        counters: it stores `num_batches_tracked` beside every running variance.
+        wrapper: the entry of the file under which the peer keeps the state dict, None if bare.
+    """
+
+    name: str
+    origin: str
+    rules: tuple[Rule | Extra, ...]
+    variants: tuple[str, ...] = ()
+    scope: str = ""
+    counters: bool = True
+    wrapper: str | None = None
+
+    def import_state(self, foreign: Mapping[str, np.ndarray], model: Any) -> Imported:
+        """Fills `model` from the peer's tensors.
+
+        Args:
+            foreign: the peer's key -> array.
+            model: of `flaxseg.models` (real; abstract if the format covers all of it) or
+                `torch_ref`; its variables are overwritten.
+
+        Raises:
+            CheckpointError: another function than the peer's, or keys and shapes that do not
+                fit, all of them named; the model is untouched.
+        """
+        table = self.table(model)
+        try:
+            arrays = table.to_native(foreign)
+        except CheckpointError as error:
+            raise CheckpointError(f"format {self.name!r}: {error}") from None
+        side = _side(model)
+        rest = side.state_dict(model) if self.scope else {}
+        side.fill(model, {**rest, **arrays})
+        spares = {key: foreign[key] for key in table.spares if key in foreign}
+        return Imported({key: table.spares[key].reason for key in spares}, spares)
+
+    def export_state(
+        self, model: Any, spares: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The model's tensors as the peer stores them, in the peer's order.
+
+        Args:
+            model: of `flaxseg.models` or `torch_ref`.
+            spares: what an import left out; zeros if None.
+
+        Raises:
+            CheckpointError: the model computes something else than the peer's network.
+        """
+        arrays = {k: a for k, a in _side(model).state_dict(model).items() if self.covers(k)}
+        return self.table(model).to_foreign(arrays, spares)
+
+    def table(self, model: Any) -> Table:
+        """The explicit table of the model's tensors.
+
+        Raises:
+            CheckpointError: the format does not store this network.
+        """
+        self._check_function(model.config)
+        leaves = {k: shape for k, shape in _side(model).leaves(model).items() if self.covers(k)}
+        return build_table(self.rules, leaves, counters=self.counters)
+
+    def covers(self, key: str) -> bool:
+        """Whether the format holds this native key."""
+        return key.startswith(self.scope)
+
+    def stores(self, config: Any) -> bool:
+        """Whether a network of this configuration computes what the peer's does."""
+        return min(map(len, self._differences(config).values()), default=0) == 0
+
+    def _check_function(self, config: Any) -> None:
+        """No key and no shape would reveal another dilation or activation."""
+        if self.stores(config):
+            return
+        differences = self._differences(config)
+        variant = min(differences, key=lambda name: len(differences[name]))
+        found = ", ".join(f"{n} is {a!r}, there {b!r}" for n, a, b in differences[variant])
+        raise CheckpointError(
+            f"format {self.name!r} stores {' and '.join(self.variants)}, which compute something "
+            f"else than this network: {found}"
+        )
+
+    def _differences(self, config: Any) -> dict[str, list[tuple[str, Any, Any]]]:
+        """Variant -> the fields in which the configuration has another function."""
+        ours = _function_fields(config)
+        differences = {}
+        for variant in self.variants:
+            theirs = _function_fields(get_config(variant))
+            names = sorted(ours.keys() | theirs.keys())
+            values = [(name, ours.get(name), theirs.get(name)) for name in names]
+            differences[variant] = [v for v in values if v[1] != v[2]]
+        return differences
+
+
+def _side(model: Any) -> ModuleType:
+    """The module that reads and fills this kind of model; torch is imported only for its own."""
+    if isinstance(model, nnx.Module):
+        return native
+    from convert import bridge
+
+    return bridge
+
+
+def _function_fields(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every field, nested ones included, that is not free."""
+    fields = {}
+    for field in dataclasses.fields(config):
+        name, value = prefix + field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            fields |= _function_fields(value, f"{name}.")
+        elif name not in FREE_FIELDS:
+            fields[name] = value
+    return fields

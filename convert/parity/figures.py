@@ -1,0 +1,218 @@
+"""Measures how far a Flax network is from its PyTorch twin, each figure with its bound.
+
+Float64 proves that both compute the same function. Float32 gradients of a deep random network
+are 1e-3 to 1e-2 away from float64 in any framework, so there Flax must be no further from float64
+than three times torch's own float32. That distance is a matter of luck, such as when a rounding
+error takes a value across a ReLU's corner, so both sides are averaged over several runs.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convert import bridge
+from convert.formats import FORMATS
+from convert.parity.runs import (
+    OPTIMIZERS,
+    Arrays,
+    Batch,
+    FlaxRun,
+    Step,
+    TorchRun,
+    random_batch,
+    random_state,
+)
+from flaxseg import models, native
+from torch_ref import create_model as create_torch_model
+
+STEPS = 20
+RUNS = 20
+"""Float32 runs that are averaged, each with another batch or another order of them. The logarithm
+of one run's ratio to torch has a standard deviation near 1: five runs could not tell 1.5 from 3."""
+TIMES_TORCH = 3.0
+RESOLUTION = float(np.finfo(np.float32).eps)
+"""Differences below float32's own resolution count as that."""
+LEAST_SHARE = 1e-6
+"""A gradient counts against its norm, or this share of the whole gradient's if that is larger:
+some, like that of the key's bias in front of the softmax, are zero but for rounding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One measured difference.
+
+    Attributes:
+        what: which quantity, in which mode.
+        dtype: of the Flax run.
+        value: the relative difference from torch in float64, or a count.
+        bound: the largest value that passes.
+    """
+
+    what: str
+    dtype: str
+    value: float
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value is within the bound; NaN is not."""
+        return bool(self.value <= self.bound)
+
+
+class Case(NamedTuple):
+    """A network with weights and batches."""
+
+    config: models.Config
+    state: Arrays
+    batches: list[Batch]
+
+    def flax(self, dtype: str) -> FlaxRun:
+        """The Flax network."""
+        return FlaxRun(self.config, self.state, dtype)
+
+    def torch(self, dtype: str) -> TorchRun:
+        """The PyTorch network; a new one for every run, since training changes it."""
+        return TorchRun(self.config, self.state, dtype)
+
+
+def make_case(
+    config: models.Config, size: tuple[int, int], *, seed: int = 0, batches: int = STEPS
+) -> Case:
+    """Random weights and batches of images of one size (H, W)."""
+    drawn = [random_batch(config, size, seed + 1 + n) for n in range(batches)]
+    return Case(config, random_state(config, seed), drawn)
+
+
+def measure(case: Case, *, float32_training: bool = True) -> Iterator[Figure]:
+    """All figures of a case; the float32 trainings take most of the time."""
+    for dtype in ("float64", "float32"):
+        flax = case.flax(dtype)
+        yield eval_figure(flax, case)
+        yield from step_figures(flax, case)
+        if dtype == "float64" or float32_training:
+            yield from training_figures(flax, case)
+    yield from round_trip_figures(case)
+
+
+def eval_figure(flax: FlaxRun, case: Case) -> Figure:
+    """Outputs in eval mode."""
+    images = case.batches[0].images
+    value = outputs_apart(flax.evaluate(images), case.torch("float64").evaluate(images))
+    bound = 1e-10 if flax.dtype == "float64" else 1e-5
+    return Figure("eval: logits and aux", flax.dtype, value, bound)
+
+
+def step_figures(flax: FlaxRun, case: Case) -> Iterator[Figure]:
+    """Outputs, gradients and running statistics of one training step."""
+    runs = []
+    for batch in case.batches[: RUNS if flax.dtype == "float32" else 1]:
+        exact, near = (case.torch(dtype).step(batch) for dtype in ("float64", "float32"))
+        runs.append((flax.step(batch), exact, near))
+    yield _compare("train: logits and aux", flax.dtype, _step_outputs_apart, runs, 1e-10)
+    yield _compare("train: worst gradient", flax.dtype, gradients_apart, runs, 1e-8)
+    ours, exact, _ = runs[0]
+    bound = 1e-10 if flax.dtype == "float64" else 1e-5
+    value = statistics_apart(ours, exact)
+    yield Figure("train: running statistics", flax.dtype, value, bound)
+
+
+def training_figures(flax: FlaxRun, case: Case) -> Iterator[Figure]:
+    """The losses of a short training with each optimiser."""
+    for name, optimizer in OPTIMIZERS.items():
+        runs = []
+        for run in range(RUNS if flax.dtype == "float32" else 1):
+            batches = case.batches[run:] + case.batches[:run]
+            exact, near = (
+                case.torch(dtype).train(batches, optimizer) for dtype in ("float64", "float32")
+            )
+            runs.append((flax.train(batches, optimizer), exact, near))
+        what = f"{len(case.batches)} steps of {name}: loss"
+        yield _compare(what, flax.dtype, losses_apart, runs, 1e-8)
+
+
+def round_trip_figures(case: Case) -> Iterator[Figure]:
+    """How many tensors do not come back with the same bits."""
+    flax = case.flax("float32")
+    before = native.state_dict(flax.model)
+    twin = bridge.to_torch(flax.model, create_torch_model(case.config))
+    back = bridge.from_torch(twin, models.abstract_model(case.config))
+    yield _changed("native -> torch_ref -> native", before, native.state_dict(back))
+    for format_ in FORMATS.values():
+        if format_.scope or not format_.stores(case.config):
+            continue
+        empty = native.fill(
+            models.abstract_model(case.config), {k: np.zeros_like(a) for k, a in before.items()}
+        )
+        format_.import_state(format_.export_state(flax.model), empty)
+        covered = {key: a for key, a in before.items() if format_.covers(key)}
+        yield _changed(f"native -> {format_.name} -> native", covered, native.state_dict(empty))
+
+
+def outputs_apart(ours: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> float:
+    """Largest difference over the largest reference value, of the worst output."""
+    return max(_relative(a, b) for a, b in zip(ours, exact, strict=True))
+
+
+def gradients_apart(ours: Step, exact: Step) -> float:
+    """Norm of the difference over that of the reference, of the worst parameter."""
+    if ours.gradients.keys() != exact.gradients.keys():
+        return np.inf
+    norms = {key: float(np.linalg.norm(g)) for key, g in exact.gradients.items()}
+    least = LEAST_SHARE * float(np.linalg.norm(list(norms.values())))
+    return max(
+        float(np.linalg.norm(ours.gradients[key] - exact.gradients[key])) / max(norm, least)
+        for key, norm in norms.items()
+    )
+
+
+def statistics_apart(ours: Step, exact: Step) -> float:
+    """Largest difference over the largest reference value, of the worst running statistic."""
+    if ours.statistics.keys() != exact.statistics.keys():
+        return np.inf
+    return max(_relative(ours.statistics[key], b) for key, b in exact.statistics.items())
+
+
+def losses_apart(ours: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Relative difference at each step."""
+    return np.abs(ours - exact) / np.abs(exact)
+
+
+def _step_outputs_apart(ours: Step, exact: Step) -> float:
+    return outputs_apart(ours.outputs, exact.outputs)
+
+
+def _compare(
+    what: str, dtype: str, apart: Callable, runs: Sequence[tuple[Any, Any, Any]], bound: float
+) -> Figure:
+    """The worst in float64; in float32 the mean distance against that of torch's float32.
+
+    Args:
+        what: name of the figure.
+        dtype: of the Flax run.
+        apart: distance of two results, a number or an array.
+        runs: results of Flax, of torch in float64 and of torch in float32.
+        bound: for float64.
+    """
+    distances = [apart(ours, exact) for ours, exact, _ in runs]
+    if dtype == "float64":
+        return Figure(what, dtype, float(np.max(distances)), bound)
+    of_torch = [apart(near, exact) for _, exact, near in runs]
+    return Figure(what, dtype, _mean(distances), TIMES_TORCH * _mean(of_torch))
+
+
+def _mean(distances: Sequence[float | np.ndarray]) -> float:
+    """Geometric: single accidents differ by orders of magnitude."""
+    return float(np.exp(np.log(np.maximum(np.asarray(distances), RESOLUTION)).mean()))
+
+
+def _changed(what: str, before: Arrays, after: Mapping[str, np.ndarray]) -> Figure:
+    changed = [key for key, array in before.items() if array.tobytes() != after[key].tobytes()]
+    return Figure(f"{what}: tensors changed", "bits", len(changed), 0)
+
+
+def _relative(ours: np.ndarray, exact: np.ndarray) -> float:
+    if ours.shape != exact.shape:
+        return np.inf
+    return float(np.max(np.abs(ours - exact)) / np.max(np.abs(exact)))

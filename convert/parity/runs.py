@@ -1,0 +1,308 @@
+"""Runs a Flax network and its PyTorch twin on the same weights, images and dropout masks.
+
+Both runs answer in numpy, channels first, under native keys, so that figures compare arrays and
+need to know neither framework.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import torch
+from flax import nnx
+from jax import numpy as jnp
+from torch import nn
+from torch.nn import functional as F
+
+import torch_ref
+from convert import bridge
+from flaxseg import models, native, ops
+from flaxseg.labels import IGNORE
+from flaxseg.ops import dropout
+
+Arrays = dict[str, np.ndarray]
+
+
+class Batch(NamedTuple):
+    """One training batch.
+
+    Attributes:
+        images: (B, 3, H, W) float32.
+        labels: (B, H, W), `IGNORE` here and there.
+        masks: which channels each dropout keeps, (B, C), in the order of the calls.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    masks: tuple[np.ndarray, ...]
+
+
+class Step(NamedTuple):
+    """One training step's numbers.
+
+    Attributes:
+        loss: of the batch.
+        outputs: logits and auxiliary logits, (B, K, H', W') each.
+        gradients: native key -> gradient in torch's axis order.
+        statistics: native key -> running statistic after the step.
+    """
+
+    loss: float
+    outputs: list[np.ndarray]
+    gradients: Arrays
+    statistics: Arrays
+
+
+class Optimizer(NamedTuple):
+    """The same optimiser in both worlds."""
+
+    flax: optax.GradientTransformation
+    torch: Callable[[Any], torch.optim.Optimizer]
+
+
+OPTIMIZERS = {
+    "SGD, momentum 0.9": Optimizer(
+        optax.sgd(1e-3, momentum=0.9), lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9)
+    ),
+    "AdamW": Optimizer(
+        optax.adamw(1e-3, weight_decay=0.01),
+        lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=0.01),
+    ),
+}
+
+
+def random_state(config: models.Config, seed: int) -> Arrays:
+    """Float32 weights with nothing at a default: no zero gate, no unit scale, no empty statistic.
+
+    Gains keep the activations of deep networks near 1, and the energies of the criss-cross
+    attention where its softmax is neither flat nor one-hot.
+    """
+    rng = np.random.default_rng(seed)
+    shapes = native.leaves(models.abstract_model(config))
+    return {
+        key: _random_tensor(key, shape, rng).astype(np.float32) for key, shape in shapes.items()
+    }
+
+
+def _random_tensor(key: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    leaf = key.rpartition(".")[2]
+    if leaf == "running_var":
+        return rng.uniform(0.5, 1.5, shape)
+    noise = rng.standard_normal(shape)
+    if len(shape) == 1:
+        if leaf == "gamma":
+            return 0.5 + 0.1 * noise
+        if leaf == "weight":
+            return (0.4 if ".bn3." in key else 1.0) + 0.1 * noise
+        return 0.1 * noise
+    gain = 0.1 if ".query." in key or ".key." in key else 1.0
+    return gain * noise * math.sqrt(1.5 / math.prod(shape[1:]))
+
+
+def random_batch(config: models.Config, size: tuple[int, int], seed: int, count: int = 2) -> Batch:
+    """Normal images, uniform labels of which one in ten is ignored, masks at the network's rate."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, config.num_classes, (count, *size))
+    labels[rng.random(labels.shape) < 0.1] = IGNORE
+    images = rng.standard_normal((count, 3, *size)).astype(np.float32)
+    widths = [config.channels, config.aux_channels] if config.dropout else []
+    masks = tuple(rng.random((count, width)) >= config.dropout for width in widths if width)
+    return Batch(images, labels, masks)
+
+
+def _in_own_precision(method: Callable) -> Callable:
+    """JAX has float64 only where it is switched on."""
+
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        with jax.enable_x64(self.dtype == "float64"):
+            return method(self, *args, **kwargs)
+
+    return run
+
+
+class FlaxRun:
+    """The Flax network with given weights, in "float64" or "float32"."""
+
+    def __init__(self, config: models.Config, state: Mapping[str, np.ndarray], dtype: str):
+        self.config = config
+        self.dtype = dtype
+        self.model = self._build(state)
+        self._gradient = jax.jit(jax.value_and_grad(self._loss, has_aux=True))
+
+    @_in_own_precision
+    def _build(self, state: Mapping[str, np.ndarray]) -> models.Model:
+        empty = models.abstract_model(self.config, dtype=self.dtype, param_dtype=self.dtype)
+        return native.fill(empty, state)
+
+    @_in_own_precision
+    def evaluate(self, images: np.ndarray) -> list[np.ndarray]:
+        """Logits and auxiliary logits in eval mode for images, (B, 3, H, W)."""
+        graphdef, state = nnx.split(models.eval_view(self.model))
+
+        @jax.jit
+        def forward(state: nnx.State, images: jax.Array) -> models.Output:
+            return nnx.merge(graphdef, state)(images, aux=True)
+
+        return _channels_first(forward(state, self._nhwc(images)))
+
+    @_in_own_precision
+    def step(self, batch: Batch) -> Step:
+        """One training step without an update of the parameters."""
+        graphdef, params, stats = self._split()
+        (loss, (outputs, stats)), gradients = self._gradient(params, stats, *self._inputs(batch))
+        # A network whose parameters are the gradients: its state dict names and turns them.
+        arrays = native.state_dict(nnx.merge(graphdef, gradients, stats))
+        return Step(float(loss), _channels_first(outputs), *_sort(arrays))
+
+    @_in_own_precision
+    def train(self, batches: Sequence[Batch], optimizer: Optimizer) -> np.ndarray:
+        """The loss before each update."""
+        _, params, stats = self._split()
+        update = _jitted_update(optimizer)
+        moments = optimizer.flax.init(params)
+        losses = []
+        for batch in batches:
+            inputs = self._inputs(batch)
+            (loss, (_, stats)), gradients = self._gradient(params, stats, *inputs)
+            params, moments = update(gradients, moments, params)
+            losses.append(float(loss))
+        return np.array(losses)
+
+    def _split(self):
+        return nnx.split(models.train_view(self.model), nnx.Param, nnx.BatchStat)
+
+    def _loss(self, params, stats, images, labels, masks):
+        graphdef = self._split()[0]
+        model = nnx.merge(graphdef, params, stats, copy=True)
+        with _given_masks(masks):
+            output = model(images, aux=True, rngs=nnx.Rngs(dropout=0))
+        weights = (1.0, *self.config.aux_weights)
+        logits = (output.logits, *output.aux)
+        losses = (_cross_entropy(scores, labels) for scores in logits)
+        loss = sum(w * x for w, x in zip(weights, losses, strict=True))
+        return loss, (output, nnx.state(model, nnx.BatchStat))
+
+    def _inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
+        masks = [jnp.asarray(mask)[:, None, None, :] for mask in batch.masks]
+        return self._nhwc(batch.images), jnp.asarray(batch.labels, jnp.int32), masks
+
+    def _nhwc(self, images: np.ndarray) -> jax.Array:
+        return jnp.asarray(images.transpose(0, 2, 3, 1), self.dtype)
+
+
+@functools.cache
+def _jitted_update(optimizer: Optimizer) -> Callable:
+    @jax.jit
+    def update(gradients, moments, params):
+        updates, moments = optimizer.flax.update(gradients, moments, params)
+        return optax.apply_updates(params, updates), moments
+
+    return update
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    _, height, width = labels.shape
+    logits = ops.resize_bilinear(logits, (height, width), align_corners=False)
+    valid = labels != IGNORE
+    scores = jax.nn.log_softmax(logits)
+    picked = jnp.take_along_axis(scores, jnp.where(valid, labels, 0)[..., None], -1)[..., 0]
+    return -jnp.where(valid, picked, 0).sum() / valid.sum()
+
+
+def _channels_first(output: models.Output) -> list[np.ndarray]:
+    return [np.asarray(x).transpose(0, 3, 1, 2) for x in (output.logits, *output.aux)]
+
+
+@contextlib.contextmanager
+def _given_masks(masks: Sequence[jax.Array]) -> Iterator[None]:
+    """Dropout takes its masks from here instead of drawing them."""
+    draw, rest = dropout.keep_mask, iter(masks)
+    dropout.keep_mask = lambda key, rate, shape: next(rest)
+    try:
+        yield
+    finally:
+        dropout.keep_mask = draw
+
+
+class TorchRun:
+    """The PyTorch twin with given weights."""
+
+    def __init__(self, config: models.Config, state: Mapping[str, np.ndarray], dtype: str):
+        self.config = config
+        self.dtype = getattr(torch, dtype)
+        self.model = bridge.fill(torch_ref.create_model(config).to(self.dtype), dict(state))
+
+    def evaluate(self, images: np.ndarray) -> list[np.ndarray]:
+        """Logits and auxiliary logits in eval mode for images, (B, 3, H, W)."""
+        with torch.inference_mode():
+            output = self.model.eval()(self._tensor(images), aux=True)
+        return [x.numpy() for x in (output.logits, *output.aux)]
+
+    def step(self, batch: Batch) -> Step:
+        """One training step without an update of the parameters; running statistics move."""
+        loss, output = self._backward(batch)
+        gradients = {
+            key: p.grad.numpy().copy()
+            for key, p in self.model.named_parameters()
+            if p.grad is not None
+        }
+        statistics = _sort(bridge.state_dict(self.model))[1]
+        outputs = [x.detach().numpy() for x in (output.logits, *output.aux)]
+        return Step(loss.item(), outputs, gradients, statistics)
+
+    def train(self, batches: Sequence[Batch], optimizer: Optimizer) -> np.ndarray:
+        """The loss before each update."""
+        torch_optimizer = optimizer.torch(self.model.parameters())
+        losses = []
+        for batch in batches:
+            loss, _ = self._backward(batch)
+            torch_optimizer.step()
+            losses.append(loss.item())
+        return np.array(losses)
+
+    def _backward(self, batch: Batch) -> tuple[torch.Tensor, torch_ref.Output]:
+        self.model.train().zero_grad()
+        labels = torch.from_numpy(batch.labels)
+        with _replayed_masks(self.model, batch.masks):
+            output = self.model(self._tensor(batch.images), aux=True)
+        loss = torch.zeros((), dtype=self.dtype)
+        for weight, scores in zip(
+            (1.0, *self.config.aux_weights), (output.logits, *output.aux), strict=True
+        ):
+            scores = F.interpolate(scores, labels.shape[1:], mode="bilinear", align_corners=False)
+            loss = loss + weight * F.cross_entropy(scores, labels, ignore_index=IGNORE)
+        loss.backward()
+        return loss.detach(), output
+
+    def _tensor(self, images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(images).to(self.dtype)
+
+
+@contextlib.contextmanager
+def _replayed_masks(model: nn.Module, masks: Sequence[np.ndarray]) -> Iterator[None]:
+    """Replaces what every active Dropout2d returns, in the order of the calls."""
+    rest = iter(masks)
+
+    def replay(module: nn.Dropout2d, inputs: tuple[torch.Tensor], output: torch.Tensor):
+        keep = torch.from_numpy(next(rest))[:, :, None, None]
+        return torch.where(keep, inputs[0] / (1 - module.p), 0.0)
+
+    layers = [m for m in model.modules() if isinstance(m, nn.Dropout2d) and m.p > 0]
+    handles = [layer.register_forward_hook(replay) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _sort(arrays: Arrays) -> tuple[Arrays, Arrays]:
+    """Parameters and running statistics apart."""
+    statistics = {key: a for key, a in arrays.items() if ".running_" in key}
+    return {key: a for key, a in arrays.items() if key not in statistics}, statistics

@@ -1,0 +1,84 @@
+"""Data sets, augmentation and loading: file -> Source[i] -> Example -> transform -> Batch."""
+
+import difflib
+import os
+from collections.abc import Callable
+
+from flaxseg.data.checks import LabelReport as LabelReport
+from flaxseg.data.checks import check_labels as check_labels
+from flaxseg.data.loader import EvalLoader as EvalLoader
+from flaxseg.data.loader import eval_loader as eval_loader
+from flaxseg.data.loader import steps_per_epoch as steps_per_epoch
+from flaxseg.data.loader import train_loader as train_loader
+from flaxseg.data.shapes import Shapes as Shapes
+from flaxseg.data.source import Batch as Batch
+from flaxseg.data.source import Example as Example
+from flaxseg.data.source import Source as Source
+from flaxseg.data.transforms import MEAN_PIXEL as MEAN_PIXEL
+from flaxseg.data.transforms import EvalTransform as EvalTransform
+from flaxseg.data.transforms import TrainTransform as TrainTransform
+from flaxseg.data.transforms import Transform as Transform
+from flaxseg.errors import DataError
+
+PathLike = str | os.PathLike
+
+
+def open_source(
+    name: str,
+    split: str,
+    *,
+    data_dir: PathLike | None = None,
+    image_size: tuple[int, int] | None = None,
+    cache_dir: PathLike | None = None,
+) -> Source:
+    """Opens a split of a data set.
+
+    Args:
+        name: "shapes" (drawn, needs no files) or "camvid"; see `list_datasets`.
+        split: "train" or "val".
+        data_dir: folder of the data set, for those that have files.
+        image_size: height and width of the drawn images of shapes; without effect for files.
+        cache_dir: where prepared data lies, by default $FLAXSEG_CACHE or ~/.cache/flaxseg.
+
+    Raises:
+        DataError: unknown name or split, or a folder or file that does not fit.
+    """
+    if name not in DATASETS:
+        close = difflib.get_close_matches(name.lower(), DATASETS, cutoff=0.7)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise DataError(f"unknown data set {name!r}: {hint}known are {', '.join(list_datasets())}")
+    return DATASETS[name](split, data_dir, image_size, cache_dir)
+
+
+def list_datasets() -> list[str]:
+    """Names that `open_source` knows."""
+    return sorted(DATASETS)
+
+
+def _open_shapes(
+    split: str,
+    data_dir: PathLike | None,
+    image_size: tuple[int, int] | None,
+    cache_dir: PathLike | None,
+) -> Source:
+    if data_dir is not None:
+        raise DataError(f"shapes has no files: drop --data-dir {data_dir} or name another --data")
+    return Shapes(split) if image_size is None else Shapes(split, image_size=image_size)
+
+
+def _open_camvid(
+    split: str,
+    data_dir: PathLike | None,
+    image_size: tuple[int, int] | None,
+    cache_dir: PathLike | None,
+) -> Source:
+    # TFDS takes half a second to import; those who draw shapes need not wait for it.
+    from flaxseg.data.camvid import open_camvid
+
+    if data_dir is None:
+        raise DataError("camvid needs its folder: give --data-dir")
+    return open_camvid(data_dir, split, cache_dir=cache_dir)
+
+
+DATASETS: dict[str, Callable[..., Source]] = {"camvid": _open_camvid, "shapes": _open_shapes}
+"""What opens each data set."""

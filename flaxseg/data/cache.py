@@ -1,0 +1,103 @@
+"""A folder for prepared data, filled once and never half."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+
+from flaxseg.errors import DataError
+
+CACHE_VARIABLE = "FLAXSEG_CACHE"
+_STALE_SECONDS = 24 * 3600
+
+
+def cache_root(cache_dir: str | os.PathLike | None = None) -> pathlib.Path:
+    """The argument, else $FLAXSEG_CACHE, else ~/.cache/flaxseg."""
+    chosen = cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/flaxseg"
+    return pathlib.Path(chosen).expanduser().absolute()
+
+
+def fingerprint(root: pathlib.Path, files: Iterable[pathlib.Path], version: str) -> str:
+    """A name for the content of files by their names, sizes and modification times.
+
+    Args:
+        root: folder that the names are relative to.
+        files: files below `root`.
+        version: of the code that reads them.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256(version.encode())
+    for path in sorted(files):
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); restore the file"
+            ) from error
+        name = path.relative_to(root).as_posix()
+        digest.update(f"\n{name}\t{status.st_size}\t{status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def prepare_once(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """Fills a directory, unless that has been done.
+
+    `prepare` writes into a temporary neighbour that is renamed when complete, so a killed run
+    leaves nothing that a later one would take for prepared data, and of several processes that
+    prepare at the same time one wins.
+
+    Args:
+        directory: what to fill; its existence means that it is complete.
+        prepare: writes the content into the empty directory it is given.
+
+    Returns:
+        `directory`.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    if directory.is_dir():
+        return directory
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(directory)
+        temporary = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix=_prefix(directory)))
+        try:
+            prepare(temporary)
+            with contextlib.suppress(FileExistsError):
+                _rename(temporary, directory)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"{directory}: cannot be written ({error.strerror or error}); give --cache-dir or set "
+            f"{CACHE_VARIABLE} to a folder with space"
+        ) from error
+    return directory
+
+
+def _prefix(directory: pathlib.Path) -> str:
+    return f".{directory.name}."
+
+
+def _rename(temporary: pathlib.Path, directory: pathlib.Path) -> None:
+    try:
+        temporary.rename(directory)
+    except OSError:
+        if not directory.is_dir():
+            raise
+        raise FileExistsError(directory) from None
+
+
+def _remove_stale(directory: pathlib.Path) -> None:
+    """Removes what runs that were killed left behind, but not what another run is writing."""
+    for path in directory.parent.glob(f"{_prefix(directory)}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path)

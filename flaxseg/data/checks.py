@@ -1,0 +1,118 @@
+"""Looks at every label before the first step, and reports all that is wrong in one error."""
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from flaxseg.data.files import bad_ids
+from flaxseg.data.source import Source
+from flaxseg.errors import DataError
+from flaxseg.labels import IGNORE
+
+_SHOWN = 3
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelReport:
+    """What the labels of a source hold.
+
+    Attributes:
+        num_images: number of examples.
+        pixels: number of pixels of every class, (K,) int64.
+        ignored: number of pixels labelled 255.
+    """
+
+    num_images: int
+    pixels: np.ndarray
+    ignored: int
+
+
+def check_labels(source: Source, *, num_threads: int = 4) -> LabelReport:
+    """Reads every example and checks its label map.
+
+    Args:
+        source: the examples.
+        num_threads: number of examples read at a time.
+
+    Returns:
+        The class frequencies.
+
+    Raises:
+        DataError: label maps are unreadable, of another size than their image, not class ids, or
+            hold an id out of range. One error names the first few files, what was found, the
+            allowed range, and the number of files.
+    """
+    counts = gather(
+        lambda index: _count_ids(source, index), range(len(source)), "examples", num_threads
+    )
+    total = np.sum(counts, axis=0)
+    return LabelReport(len(counts), total[: source.labels.num_classes], int(total[IGNORE]))
+
+
+def gather(
+    function: Callable[[Item], Result], items: Sequence[Item], kind: str, num_threads: int = 4
+) -> list[Result]:
+    """Maps a function that raises `DataError` over items, in threads.
+
+    Args:
+        function: what to do with each item.
+        items: the items.
+        kind: what the items are, in the plural, for the message.
+        num_threads: number of items in work at a time.
+
+    Returns:
+        The results in order.
+
+    Raises:
+        DataError: at least one call raised it; the message has the first few and their number.
+    """
+
+    def attempt(item: Item) -> Result | DataError:
+        try:
+            return function(item)
+        except DataError as error:
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        outcomes = list(pool.map(attempt, items))
+    problems = [str(outcome) for outcome in outcomes if isinstance(outcome, DataError)]
+    raise_problems(problems, f"of {len(items)} {kind} cannot be used")
+    return [outcome for outcome in outcomes if not isinstance(outcome, DataError)]
+
+
+def raise_problems(problems: Iterable[str], summary: str) -> None:
+    """Raises one `DataError` with the first few problems and their number, if there are any."""
+    problems = list(problems)
+    if not problems:
+        return
+    more = len(problems) - _SHOWN
+    tail = f" | and {more} more" if more > 0 else ""
+    raise DataError(f"{len(problems)} {summary}: " + " | ".join(problems[:_SHOWN]) + tail)
+
+
+def _count_ids(source: Source, index: int) -> np.ndarray:
+    """Number of pixels of every label value, (256,)."""
+    name = source.name(index)
+    image, label = source[index]
+    num_classes = source.labels.num_classes
+    allowed = f"0 to {num_classes - 1}, and {IGNORE} for unlabelled pixels"
+    if label.ndim != 2:
+        raise DataError(
+            f"{name}: the label map has shape {label.shape}, an RGB mask?, but class ids of shape "
+            f"(height, width) are expected: {allowed}"
+        )
+    if image.shape[:2] != label.shape:
+        raise DataError(
+            f"{name}: the label map has shape {label.shape}, but the image {image.shape[:2]}; "
+            "save both at one size"
+        )
+    wrong = (label < 0) | (label >= num_classes) & (label != IGNORE)
+    if wrong.any():
+        raise DataError(bad_ids(name, label, wrong, allowed))
+    return np.bincount(label.ravel(), minlength=256)

@@ -1,0 +1,21 @@
+"""Prediction, evaluation and the pictures of both."""
+
+from flaxseg.inference.evaluate import Evaluator as Evaluator
+from flaxseg.inference.evaluate import evaluate as evaluate
+from flaxseg.inference.evaluate import make_evaluator as make_evaluator
+from flaxseg.inference.files import evaluate_dir as evaluate_dir
+from flaxseg.inference.files import predict_files as predict_files
+from flaxseg.inference.files import resolve_model_dir as resolve_model_dir
+from flaxseg.inference.images import read_image as read_image
+from flaxseg.inference.images import write_image as write_image
+from flaxseg.inference.images import write_mask as write_mask
+from flaxseg.inference.metrics import Scores as Scores
+from flaxseg.inference.metrics import confusion_matrix as confusion_matrix
+from flaxseg.inference.metrics import scores_table as scores_table
+from flaxseg.inference.overlay import colorize as colorize
+from flaxseg.inference.overlay import contact_sheet as contact_sheet
+from flaxseg.inference.overlay import overlay as overlay
+from flaxseg.inference.overlay import with_legend as with_legend
+from flaxseg.inference.predict import LabelFn as LabelFn
+from flaxseg.inference.predict import Predictor as Predictor
+from flaxseg.inference.predict import make_label_fn as make_label_fn

@@ -1,0 +1,258 @@
+"""What the commands `flaxseg predict` and `flaxseg eval` do: from files to files and scores."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from flaxseg import native
+from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_source
+from flaxseg.data.checks import gather
+from flaxseg.errors import CheckpointError, ConfigError, DataError
+from flaxseg.inference.evaluate import evaluate
+from flaxseg.inference.images import read_image, write_image, write_mask
+from flaxseg.inference.metrics import Scores, scores_table
+from flaxseg.inference.overlay import colorize, overlay, with_legend
+from flaxseg.inference.predict import Predictor
+from flaxseg.labels import LabelSet
+from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
+
+Pathlike = str | os.PathLike[str]
+T = TypeVar("T")
+
+MODEL_FOLDER = "model"
+"""Where a training work directory keeps its model directory."""
+
+_MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE)
+_BATCH_SIZE = 8
+_OUTPUTS = ("mask", "color", "overlay")
+
+
+def resolve_model_dir(path: Pathlike) -> Path:
+    """The model directory that a user's path means.
+
+    Args:
+        path: a model directory (config.json and model.safetensors), or the work directory of a
+            training run, whose model directory is `model`.
+
+    Raises:
+        CheckpointError: there is neither, with what was found instead.
+    """
+    path = Path(path)
+    for candidate in (path / MODEL_FOLDER, path):
+        if all((candidate / name).is_file() for name in _MODEL_FILES):
+            return candidate
+    raise CheckpointError(
+        f"{path} is neither a model directory, which holds {' and '.join(_MODEL_FILES)}, nor the "
+        f"work directory of a training run, which holds {MODEL_FOLDER}/ with them: "
+        f"found {_found(path)}"
+    )
+
+
+def _found(path: Path) -> str:
+    if path.is_file():
+        return "a file"
+    if not path.exists():
+        return "nothing of that name"
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+    return ", ".join(names[:8]) + ", …" * (len(names) > 8) if names else "an empty folder"
+
+
+def predict_files(
+    model_dir: Pathlike,
+    images: Sequence[Pathlike],
+    out: Pathlike,
+    *,
+    alpha: float = 0.5,
+    multiple: int = 32,
+    max_side: int | None = None,
+    console: Console | None = None,
+) -> list[Path]:
+    """Segments photos and writes three pictures for each, at the photo's own size.
+
+    `NAME_mask.png` holds the class ids as a palette picture, `NAME_color.png` the colours of the
+    classes, `NAME_overlay.png` the photo with the colours over it and a legend below. NAME is the
+    photo's file name without its suffix; if two photos share it, the names of all start with
+    their folder, and if need be keep the suffix.
+
+    Args:
+        model_dir: model directory or work directory of a training run.
+        images: photos in any format that `read_image` reads.
+        out: folder to write to; it is made if it does not exist.
+        alpha: share of the colours in the overlay, 0 to 1.
+        multiple: pixels to which height and width are rounded up inside, see `Predictor`.
+        max_side: longest side in pixels at which a photo is segmented; None has no limit.
+        console: where to show the progress; None is silent.
+
+    Returns:
+        The files written, three per photo.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: `alpha`, `multiple` or `max_side` does not fit.
+        DataError: no photo is given, one cannot be read, or `out` cannot be written to. All
+            photos are read before the first file is written.
+    """
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"alpha is {alpha}, it must be from 0 to 1")
+    loaded = native.load_with_meta(resolve_model_dir(model_dir))
+    predictor = Predictor(loaded.model, loaded.labels, loaded.preprocess, multiple=multiple)
+    paths = list({os.path.abspath(path): Path(path) for path in images}.values())
+    targets = _targets(paths, Path(out))
+    gather(lambda path: read_image(path).shape, paths, "images")
+    _make_folder(Path(out))
+    pairs = list(zip(paths, targets, strict=True))
+    for path, files in _tracked(pairs, "predicting", console):
+        image = read_image(path)
+        _write(image, predictor.labels(image, max_side=max_side), loaded.labels, alpha, files)
+    return [file for files in targets for file in files]
+
+
+def _write(
+    image: np.ndarray, label: np.ndarray, labels: LabelSet, alpha: float, files: list[Path]
+) -> None:
+    mask, color, blend = files
+    write_mask(mask, label, labels.palette)
+    write_image(color, colorize(label, labels.palette))
+    write_image(blend, with_legend(overlay(image, label, labels, alpha), label, labels))
+
+
+def _targets(paths: list[Path], out: Path) -> list[list[Path]]:
+    """The output files of every photo, none of which is a photo to read."""
+    if not paths:
+        raise DataError("no image is given: name at least one file")
+    targets = [[out / f"{n}_{kind}.png" for kind in _OUTPUTS] for n in output_names(paths)]
+    inputs = {path.resolve(): path for path in paths}
+    for file in (file for files in targets for file in files):
+        if file.resolve() in inputs:
+            raise DataError(
+                f"the output {file} would overwrite the image {inputs[file.resolve()]}: choose "
+                "another output folder"
+            )
+    return targets
+
+
+def output_names(paths: Sequence[Path]) -> list[str]:
+    """Different names for the outputs of different photos, as short as they can be.
+
+    Args:
+        paths: different files.
+
+    Returns:
+        The file names without suffix if they differ; else with the folder in front; else the
+        whole path below the folder they share, suffix included.
+
+    Raises:
+        DataError: even those agree.
+    """
+    full = [path.absolute() for path in paths]
+    shared = Path(os.path.commonpath([path.parent for path in full]))
+    below = ["_".join(path.relative_to(shared).parts).replace(".", "_") for path in full]
+    folder_and_stem = [f"{path.parent.name}_{path.stem}" for path in full]
+    for names in ([path.stem for path in full], folder_and_stem, below):
+        if len({name.casefold() for name in names}) == len(names):
+            return names
+    same = next(name for name in below if sum(n.casefold() == name.casefold() for n in below) > 1)
+    raise DataError(f"several images would be written to {same}_mask.png: predict them apart")
+
+
+def _make_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"the output folder {out} is a file: choose another name")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the output folder {out} cannot be made: {error.strerror}") from error
+
+
+def _tracked(items: Iterable[T], text: str, console: Console | None) -> Iterable[T]:
+    """The items, with a progress bar that goes when they are through."""
+    return items if console is None else track(items, text, console=console, transient=True)
+
+
+def evaluate_dir(
+    path: Pathlike,
+    *,
+    split: str = "val",
+    data: str | None = None,
+    data_dir: str | None = None,
+    batch_size: int | None = None,
+    eval_size: tuple[int, int] | None = None,
+    console: Console | None = None,
+) -> Scores:
+    """Scores a trained model on one split of a data set and prints the table of its classes.
+
+    What is None is as in the training run, by its config.json. A model directory has none and
+    needs `data`; the same goes for data that the run did not train on.
+
+    Args:
+        path: work directory of a training run, or model directory.
+        split: "train" or "val".
+        data: name of the data set.
+        data_dir: its folder.
+        batch_size: images per step; 8 without a training run.
+        eval_size: height and width in pixels to stretch to; without a training run, their own.
+        console: where the table goes; None prints nothing.
+
+    Returns:
+        The scores.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: no data set is named, or it has other classes than the model.
+        DataError: the data set is missing or its labels do not fit.
+    """
+    loaded = native.load_with_meta(resolve_model_dir(path))
+    settings: dict[str, Any] = _settings(Path(path))
+    if data is not None and data != settings.get("data"):
+        settings = {"data": data}
+    if "data" not in settings:
+        raise ConfigError(f"{path} does not say on which data it was trained: give --data NAME")
+    source = open_source(settings["data"], split, data_dir=data_dir or settings.get("data_dir"))
+    _check_classes(loaded.labels, source)
+    check_labels(source)
+    transform = EvalTransform(eval_size or settings.get("eval_size"))
+    usual = settings.get("eval_batch_size", settings.get("batch_size", _BATCH_SIZE))
+    size: int = usual if batch_size is None else batch_size
+    batches = eval_loader(source, transform, batch_size=size)
+    batches = _tracked(batches, "evaluating", console)
+    scores = evaluate(loaded.model, batches, labels=loaded.labels, preprocess=loaded.preprocess)
+    if console is not None:
+        console.print(scores_table(scores, loaded.labels))
+    return scores
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The training configuration beside a model directory; empty if there is none."""
+    file = path / CONFIG_FILE
+    if not (path / MODEL_FOLDER).is_dir() or not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} is not a training configuration: it must hold a JSON object")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if v is not None}
+
+
+def _check_classes(labels: LabelSet, source: Source) -> None:
+    """The data set must have the model's classes; numbered classes stand for any names."""
+    named = labels.classes != LabelSet.generic(labels.num_classes).classes
+    if labels.num_classes != source.labels.num_classes or (
+        named and labels.classes != source.labels.classes
+    ):
+        raise ConfigError(
+            f"the model knows {labels.num_classes} classes ({_names(labels)}), data set "
+            f"{source.labels.name!r} has {source.labels.num_classes} ({_names(source.labels)}): "
+            "give the --data and --data-dir that it was trained on"
+        )
+
+
+def _names(labels: LabelSet) -> str:
+    return ", ".join(labels.classes[:4]) + ", …" * (labels.num_classes > 4)

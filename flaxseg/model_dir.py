@@ -1,0 +1,185 @@
+"""The native model directory: `config.json` beside `model.safetensors`.
+
+The tensors carry their dotted path in the network as key and torch's axis order, so that both
+frameworks read the same file. Nothing here knows how a framework holds its tensors.
+"""
+
+import difflib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file, save_file
+
+from flaxseg import models
+from flaxseg.errors import CheckpointError, FlaxsegError
+from flaxseg.labels import LabelSet
+from flaxseg.preprocess import Preprocess
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = "flaxseg"
+FORMAT_VERSION = 1
+
+
+class Header(NamedTuple):
+    """What `config.json` holds.
+
+    Attributes:
+        name: registry name of the network.
+        config: its configuration.
+        labels: names and colours of its classes.
+        preprocess: normalisation of its images.
+    """
+
+    name: str
+    config: models.Config
+    labels: LabelSet
+    preprocess: Preprocess
+
+    def to_json(self) -> dict[str, Any]:
+        """The header as plain JSON values."""
+        return {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "name": self.name,
+            "model": models.config_to_json(self.config),
+            "labels": self.labels.to_json(),
+            "preprocess": self.preprocess.to_json(),
+        }
+
+
+def make_header(
+    config: models.Config,
+    *,
+    labels: LabelSet | None = None,
+    preprocess: Preprocess | None = None,
+    name: str | None = None,
+) -> Header:
+    """A header, with numbered classes, ImageNet's normalisation and the architecture's name
+    where nothing is given.
+
+    Raises:
+        CheckpointError: labels and configuration differ in their number of classes.
+    """
+    labels = labels or LabelSet.generic(config.num_classes)
+    if labels.num_classes != config.num_classes:
+        raise CheckpointError(
+            f"label set {labels.name!r} has {labels.num_classes} classes, "
+            f"the model has {config.num_classes}: pass the labels it was trained with"
+        )
+    name = name or models.config_to_json(config)["architecture"]
+    return Header(name, config, labels, preprocess or Preprocess())
+
+
+def write_directory(directory: str | os.PathLike, header: Header, arrays: Mapping[str, np.ndarray]):
+    """Writes a model directory; one that exists is replaced only once the new one is whole.
+
+    Raises:
+        CheckpointError: the place holds something else than a model directory.
+    """
+    target = Path(directory)
+    if target.exists() and not (target / CONFIG_FILE).is_file() and not _is_empty(target):
+        raise CheckpointError(f"{target} exists and is no model directory: choose another place")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        tensors = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        save_file(tensors, staging / WEIGHTS_FILE, metadata={"format": "pt"})
+        (staging / CONFIG_FILE).write_text(json.dumps(header.to_json(), indent=2) + "\n")
+        staging.chmod(0o755)
+        _swap_in(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, np.ndarray]]:
+    """The header and the tensors of a model directory, checked as far as files go.
+
+    Raises:
+        CheckpointError: a file is missing or broken.
+    """
+    directory = Path(directory)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (directory / name).is_file():
+            raise CheckpointError(
+                f"{directory} is no model directory: it has no {name} (flaxseg.save writes both)"
+            )
+    header = _read_header(directory / CONFIG_FILE)
+    try:
+        return header, load_file(directory / WEIGHTS_FILE)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{directory / WEIGHTS_FILE} cannot be read ({error}): copy or convert it again"
+        ) from None
+
+
+def check_keys(
+    expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any], what: str = "weights"
+):
+    """Compares keys and shapes with what the network needs.
+
+    Raises:
+        CheckpointError: names all missing, unexpected and misshapen keys.
+    """
+    missing = [key for key in expected if key not in arrays]
+    unexpected = [key for key in arrays if key not in expected]
+    misshapen = [
+        f"{key}: {tuple(arrays[key].shape)}, expected {tuple(shape)}"
+        for key, shape in expected.items()
+        if key in arrays and tuple(arrays[key].shape) != tuple(shape)
+    ]
+    if not (missing or unexpected or misshapen):
+        return
+    unexpected = [key + _near(key, missing) for key in unexpected]
+    groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    lines = [f"{len(keys)} {name}: {', '.join(keys)}" for name, keys in groups.items() if keys]
+    raise CheckpointError(f"{what} do not fit the network; {'; '.join(lines)}")
+
+
+def _read_header(path: Path) -> Header:
+    try:
+        values = json.loads(path.read_text())
+        if values["format"] != FORMAT or values["version"] > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} is format {values['format']!r} version {values['version']}, this "
+                f"release reads {FORMAT!r} up to version {FORMAT_VERSION}: update flaxseg"
+            )
+        return Header(
+            values["name"],
+            models.config_from_json(values["model"]),
+            LabelSet.from_json(values["labels"]),
+            Preprocess.from_json(values["preprocess"]),
+        )
+    except FlaxsegError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): save the model again") from None
+    except KeyError as error:
+        raise CheckpointError(f"{path} has no entry {error}: flaxseg.save writes it") from None
+
+
+def _near(key: str, candidates: list[str]) -> str:
+    close = difflib.get_close_matches(key, candidates, n=1, cutoff=0.8)
+    return f" (near {close[0]})" if close else ""
+
+
+def _is_empty(target: Path) -> bool:
+    return target.is_dir() and not any(target.iterdir())
+
+
+def _swap_in(staging: Path, target: Path):
+    """Renames staging to target; a directory there steps aside first and goes last."""
+    if not target.exists():
+        staging.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    target.rename(aside / "old")
+    staging.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,208 @@
+"""Checkpoints of a run: asynchronous, atomic, the last two and the best one."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import LatestN
+
+from flaxseg.errors import CheckpointError
+from flaxseg.training.config import show
+from flaxseg.training.step import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What the loop remembers besides the training state.
+
+    Attributes:
+        best_miou: best score so far, None before the first evaluation.
+        best_step: number of updates at which it was measured.
+        losses: of the steps since the last row of metrics.csv.
+    """
+
+    best_miou: float | None = None
+    best_step: int | None = None
+    losses: tuple[float, ...] = ()
+
+
+class Snapshot(NamedTuple):
+    """A restored checkpoint.
+
+    Attributes:
+        state: training state, on the devices.
+        position: state of the data iterator behind the last batch that was used.
+        history: what the loop remembers.
+    """
+
+    state: TrainState
+    position: Any
+    history: History
+
+
+class Checkpoints:
+    """The checkpoints of one work directory.
+
+    `last/` holds the two latest ones, so that one is left if the other is damaged; `best/` the
+    one with the best score. Saving only copies the state to the host and returns; an unfinished
+    checkpoint has another name and is ignored and removed when the run resumes.
+    """
+
+    def __init__(self, directory: Path, run: dict[str, Any]):
+        """Opens or makes the folder.
+
+        Args:
+            directory: folder of the checkpoints.
+            run: JSON values that a checkpoint must share with the run that restores it.
+        """
+        self.directory = directory.resolve()
+        self._run = run
+        self._last = _manager(self.directory / "last", keep=2)
+        self._best = _manager(self.directory / "best", keep=1)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._last.close()
+        self._best.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """Number of updates of the latest checkpoint, saved or being saved."""
+        return self._last.latest_step()
+
+    def save(self, step: int, state: TrainState, position: Any, history: History) -> None:
+        """Starts to save; does nothing if this step is saved already."""
+        if self._last.latest_step() != step:
+            self._save(self._last, step, Snapshot(state, position, history))
+
+    def save_best(self, step: int, state: TrainState, position: Any, history: History) -> None:
+        """Starts to save the best state so far, apart from the latest ones."""
+        if step not in self._best.all_steps():
+            self._save(self._best, step, Snapshot(state, position, history))
+
+    def wait(self) -> None:
+        """Returns when everything is on disk.
+
+        Raises:
+            CheckpointError: if it could not be written.
+        """
+        _writing(self.directory, self._last.wait_until_finished)
+        _writing(self.directory, self._best.wait_until_finished)
+
+    def restore(self, abstract: TrainState, notify: Callable[[str], None]) -> Snapshot | None:
+        """The latest readable checkpoint, or None if there never was one.
+
+        Damaged ones are moved to `damaged/` once an older one has been read.
+
+        Args:
+            abstract: shapes, dtypes and shardings of the state.
+            notify: takes a line for the user about each damaged checkpoint.
+
+        Raises:
+            CheckpointError: if a checkpoint belongs to another run, or none is readable.
+        """
+        damaged: dict[int, Exception] = {}
+        for step in sorted(self._last.all_steps(), reverse=True):
+            try:
+                snapshot = self._read(step, abstract)
+            except CheckpointError:
+                raise
+            except Exception as error:  # What a damaged file raises differs by which file it is.
+                damaged[step] = error
+                continue
+            for line in self._set_aside(damaged):
+                notify(f"{line}: going on from step {step}")
+            # The run measures these again, and steps must grow within a folder.
+            for later in (s for s in self._best.all_steps() if s > step):
+                self._best.delete(later)
+            return snapshot
+        if damaged:
+            reasons = "; ".join(f"step {step}: {_short(e)}" for step, e in damaged.items())
+            raise CheckpointError(
+                f"{self.directory}: no checkpoint can be read ({reasons}): restore the folder "
+                "from a backup, or begin anew in another --workdir"
+            )
+        return None
+
+    def _save(self, manager: ocp.CheckpointManager, step: int, snapshot: Snapshot) -> None:
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(snapshot.state),  # pyright: ignore[reportArgumentType]
+            position=ocp.args.JsonSave(snapshot.position),
+            history=ocp.args.JsonSave(dataclasses.asdict(snapshot.history)),
+            run=ocp.args.JsonSave(self._run),
+        )
+        _writing(self.directory, lambda: manager.save(step, args=items, force=True))
+
+    def _read(self, step: int, abstract: TrainState) -> Snapshot:
+        # The run first: a state of other shapes would raise an error that names no flag.
+        run = self._last.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
+        _check_run(self.directory, run, self._run)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportArgumentType]
+            position=ocp.args.JsonRestore(),
+            history=ocp.args.JsonRestore(),
+        )
+        restored = self._last.restore(step, args=items)
+        history = restored["history"] | {"losses": tuple(restored["history"]["losses"])}
+        return Snapshot(restored["state"], restored["position"], History(**history))
+
+    def _set_aside(self, damaged: dict[int, Exception]) -> Iterator[str]:
+        for step, error in damaged.items():
+            target = self.directory / "damaged" / str(step)
+            target.parent.mkdir(exist_ok=True)
+            while target.exists():
+                target = target.with_name(target.name + "_")
+            (self.directory / "last" / str(step)).rename(target)
+            yield f"checkpoint of step {step} is damaged ({_short(error)}), moved to {target}"
+        if damaged:
+            self._last.reload()
+
+
+def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=LatestN(keep), cleanup_tmp_directories=True
+    )
+    return ocp.CheckpointManager(directory, options=options)
+
+
+def _writing(directory: Path, action: Callable[[], Any]) -> None:
+    try:
+        action()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{directory}: the checkpoint could not be written ({_short(error)}); the ones before "
+            "it are whole"
+        ) from error
+
+
+def _check_run(directory: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    old, new = _flatten(there), _flatten(here)
+    changes = [
+        f"{key} was {show(old.get(key))}, now {show(new.get(key))}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+    if changes:
+        raise CheckpointError(
+            f"{directory} has checkpoints of another model ({'; '.join(changes)}): choose another "
+            "--workdir, or the same settings to resume"
+        )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _short(error: Exception) -> str:
+    """The first line of an error, which may be many pages long."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -1,0 +1,145 @@
+"""What a run leaves to read: metrics.csv, TensorBoard events, curves.png."""
+
+import csv
+import io
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flaxseg.inference.metrics import Scores
+from flaxseg.training.curves import draw_curves
+from flaxseg.training.monitor import Reading
+from flaxseg.training.workdir import CURVES_FILE, METRICS_FILE, TENSORBOARD, write_text
+
+TRAIN_COLUMNS = ("loss", "grad_norm", "lr")
+SCORE_COLUMNS = ("miou", "pixel_accuracy", "mean_accuracy")
+
+
+class MetricsFile:
+    """metrics.csv: a row per logged training step, and one per evaluation.
+
+    It holds nothing that depends on the speed of the machine, so a run that was interrupted and
+    resumed leaves the same bytes as one that was not.
+    """
+
+    def __init__(self, path: Path, classes: Sequence[str], step: int):
+        """Opens the file and drops the rows that the run is about to write again.
+
+        Args:
+            path: file to append to; it is made if it does not exist.
+            classes: class names, one column of IoU each.
+            step: number of updates at which the run starts.
+        """
+        self.path = path
+        self.columns = ["step", "epoch", *TRAIN_COLUMNS, *SCORE_COLUMNS]
+        self.columns += [f"iou/{name}" for name in classes]
+        kept = [row for row in read_rows(path) if _is_before(row, step)] if path.exists() else []
+        write_text(path, self._text(kept, header=True))
+
+    def write(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        """Appends a row; columns without a value stay empty, as does nan."""
+        row = {key: repr(value) for key, value in values.items() if not math.isnan(value)}
+        text = self._text([{"step": step, "epoch": epoch, **row}], header=False)
+        with self.path.open("a", newline="") as file:
+            file.write(text)
+
+    def _text(self, rows: Sequence[dict[str, Any]], header: bool) -> str:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, self.columns, extrasaction="ignore", lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return buffer.getvalue()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv; a last line that was cut off by a kill is left out."""
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    return list(csv.DictReader(io.StringIO(whole)))
+
+
+def _is_before(row: dict[str, str], step: int) -> bool:
+    """A run that starts at `step` evaluates it again, but does not train it again."""
+    return int(row["step"]) < step or (int(row["step"]) == step and bool(row["loss"]))
+
+
+class RunLog:
+    """Writes all of it, and keeps the losses between two rows."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        classes: Sequence[str],
+        *,
+        log_every: int,
+        total_steps: int,
+        start: int = 0,
+        losses: Sequence[float] = (),
+    ):
+        """Opens the files of a work directory.
+
+        Args:
+            workdir: where to write.
+            classes: class names.
+            log_every: optimiser steps between two rows.
+            total_steps: length of the run; its last step always gets a row.
+            start: number of updates at which the run starts or resumes.
+            losses: of the steps since the last row, when it resumes.
+        """
+        self._classes = list(classes)
+        self._workdir = workdir
+        self._log_every, self._total = log_every, total_steps
+        self.losses = list(losses)
+        self._file = MetricsFile(workdir / METRICS_FILE, classes, start)
+        self._events = _event_writer(workdir / TENSORBOARD, start)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._events.close()
+
+    def step(self, reading: Reading, epoch: int) -> bool:
+        """Takes a training step; returns whether it completed a row."""
+        self.losses.append(reading.loss)
+        if reading.step % self._log_every and reading.step != self._total:
+            return False
+        loss = math.fsum(self.losses) / len(self.losses)
+        self.losses.clear()
+        values = {"loss": loss, "grad_norm": reading.grad_norm, "lr": reading.lr}
+        self._file.write(reading.step, epoch, values)
+        self._add("train", values, reading.step)
+        return True
+
+    def speed(self, images_per_second: float, step: int) -> None:
+        """Takes the speed of training, for TensorBoard alone."""
+        self._add("train", {"images_per_second": images_per_second}, step)
+
+    def scores(self, scores: Scores, step: int, epoch: int) -> None:
+        """Takes an evaluation and draws the curves anew."""
+        means = {name: float(getattr(scores, name)) for name in SCORE_COLUMNS}
+        by_class = {
+            f"iou/{name}": float(iou) for name, iou in zip(self._classes, scores.iou, strict=True)
+        }
+        self._file.write(step, epoch, means | by_class)
+        self._add("val", means | by_class, step)
+        self._events.flush()
+        path = self._workdir / CURVES_FILE
+        draw_curves(read_rows(self._file.path), path, str(self._workdir))
+
+    def _add(self, group: str, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            if not math.isnan(value):
+                self._events.add_scalar(f"{group}/{name}", value, step)
+
+
+def _event_writer(directory: Path, start: int) -> Any:
+    # Imported late, as it takes a while, and without its warnings about features not used here.
+    logging.getLogger("tensorboardX").setLevel(logging.ERROR)
+    from tensorboardX import SummaryWriter
+
+    # purge_step hides what an interrupted run wrote beyond the step it resumes from.
+    return SummaryWriter(str(directory), purge_step=start + 1 if start else None)

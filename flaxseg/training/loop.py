@@ -1,0 +1,255 @@
+"""A training run from its settings to its result."""
+
+import dataclasses
+import math
+import time
+
+import numpy as np
+from rich.columns import Columns
+from rich.console import Console
+
+from flaxseg import native
+from flaxseg.errors import TrainingError
+from flaxseg.inference.images import write_image
+from flaxseg.inference.metrics import scores_table
+from flaxseg.inference.overlay import contact_sheet
+from flaxseg.training import workdir
+from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
+from flaxseg.training.config import TrainConfig, flag, show
+from flaxseg.training.feed import Feed
+from flaxseg.training.interrupt import Stopped, StopSignal
+from flaxseg.training.logging import SCORE_COLUMNS, RunLog
+from flaxseg.training.monitor import Monitor, Reading
+from flaxseg.training.progress import TrainingProgress
+from flaxseg.training.recipes import resolved
+from flaxseg.training.setup import Setup
+from flaxseg.training.workdir import FitResult
+
+OVERLAY_EXAMPLES = 4
+
+
+def fit(config: TrainConfig, console: Console | None = None) -> FitResult:
+    """Trains a network, or resumes its training where the work directory left off.
+
+    On the CPU an interrupted and resumed run ends with the same bits as one that was not.
+
+    Args:
+        config: settings.
+        console: where progress is shown, standard output by default.
+
+    Returns:
+        How the run ended; a run that was finished before is only reported.
+
+    Raises:
+        FlaxsegError: whatever the caller can mend: settings, data, a work directory of another
+            run, a damaged checkpoint, or a loss that is not finite.
+    """
+    console = Console() if console is None else console
+    config = resolved(config).validate()
+    workdir.check_workdir(config)
+    result = workdir.read_result(config.directory)
+    if result is not None:
+        console.print(f"{config.directory} is finished: {_summary(result)}", soft_wrap=True)
+        return result
+    with StopSignal() as stop:
+        setup = Setup.of(config)
+        workdir.open_workdir(config)
+        _print_settings(setup, console)
+        checkpoints = Checkpoints(config.directory / workdir.CHECKPOINTS, setup.identity())
+        with checkpoints:
+            result = _Run(setup, checkpoints, stop, console).train()
+    console.print(_farewell(result, stop), soft_wrap=True)
+    return result
+
+
+class _Run:
+    """The state of the loop; `train` tells its story."""
+
+    def __init__(self, setup: Setup, checkpoints: Checkpoints, stop: StopSignal, console: Console):
+        self.setup, self.config = setup, setup.config
+        self.checkpoints, self.stop, self.console = checkpoints, stop, console
+        snapshot = checkpoints.restore(setup.abstract_state(), self._notify)
+        self.state, self.position, self.history = snapshot or Snapshot(
+            setup.init(), None, History()
+        )
+        self.step = start = int(self.state.step)
+        if snapshot:
+            self._notify(f"resuming {self.config.directory} at step {start}")
+        self.feed = Feed(setup.datasets.train_batches, setup.mesh, self.position)
+        self.monitor = Monitor()
+        self.metrics: dict[str, float | None] = {}
+        self.last_save = time.monotonic()
+        self.log = RunLog(
+            self.config.directory,
+            setup.datasets.val.labels.classes,
+            log_every=self.config.log_every,
+            total_steps=setup.total_steps,
+            start=start,
+            losses=self.history.losses,
+        )
+        self.progress = TrainingProgress(
+            console,
+            start=start,
+            total=setup.total_steps,
+            epochs=setup.epochs,
+            batch_size=self.config.batch_size,
+        )
+
+    def train(self) -> FitResult:
+        """Steps, checkpoints and evaluations until the end or a request to stop."""
+        end = min(self.setup.total_steps, self.config.max_steps or self.setup.total_steps)
+        with self.log, self.progress:
+            try:
+                # A checkpoint is written before the evaluation of its step, so a resumed run
+                # repeats that evaluation: it cannot know whether it was finished.
+                self._evaluate_if_due()
+                while self.step < end:
+                    self.stop.check()
+                    self._train_one()
+                    if self.setup.ends_epoch(self.step) or self._checkpoint_is_due():
+                        self._save()
+                    self._evaluate_if_due()
+            except Stopped:
+                pass
+            self._save()
+            self.checkpoints.wait()
+        return self._result()
+
+    def _train_one(self) -> None:
+        fed = self.feed.take()
+        self.state, metrics = self.setup.train_step(self.state, fed.image, fed.label)
+        self.step, self.position = self.step + 1, fed.position
+        self.feed.prefetch()
+        self._record(self.monitor.push(self.step, metrics, fed.index))
+
+    def _record(self, reading: Reading | None) -> None:
+        """Logs a step, and makes sure that it may be built upon."""
+        if reading is None:
+            return
+        if not reading.finite:
+            raise self._not_finite(reading)
+        epoch = self.setup.epoch(reading.step)
+        logged = self.log.step(reading, epoch)
+        self.progress.step(reading, epoch, logged=logged)
+        if logged and self.progress.images_per_second:
+            self.log.speed(self.progress.images_per_second, reading.step)
+
+    def _checkpoint_is_due(self) -> bool:
+        return time.monotonic() - self.last_save >= 60 * self.config.checkpoint_every
+
+    def _save(self) -> None:
+        # The state is saved only once its own step is known to be finite.
+        self._record(self.monitor.flush())
+        self.history = dataclasses.replace(self.history, losses=tuple(self.log.losses))
+        if self.step > 0:
+            self.checkpoints.save(self.step, self.state, self.position, self.history)
+        self.last_save = time.monotonic()
+
+    def _evaluate_if_due(self) -> None:
+        if not self.setup.wants_evaluation(self.step):
+            return
+        datasets, labels = self.setup.datasets, self.setup.datasets.val.labels
+        batches = self.stop.guard(datasets.val_batches)
+        scores = self.setup.evaluator(self.state.params, self.state.stats, batches)
+        epoch = self.setup.epoch(self.step)
+        self.log.scores(scores, self.step, epoch)
+        self.metrics = {name: _number(getattr(scores, name)) for name in SCORE_COLUMNS}
+        self.console.print(scores_table(scores, labels))
+        self._draw_overlays(epoch)
+        self._keep_if_best(self.metrics["miou"] or 0.0)
+        self.progress.pause()
+
+    def _draw_overlays(self, epoch: int) -> None:
+        datasets = self.setup.datasets
+        count = min(OVERLAY_EXAMPLES, len(datasets.val))
+        examples = [datasets.eval_transform(datasets.val[i]) for i in range(count)]
+        params, stats = self.state.params, self.state.stats
+        predictions = [
+            np.asarray(self.setup.label_fn(params, stats, example.image[None]))[0]
+            for example in examples
+        ]
+        sheet = contact_sheet(
+            [example.image for example in examples],
+            [example.label for example in examples],
+            predictions,
+            datasets.val.labels,
+            captions=[datasets.val.name(i) for i in range(count)],
+        )
+        folder = self.config.directory / workdir.OVERLAYS
+        folder.mkdir(exist_ok=True)
+        write_image(folder / f"epoch_{epoch:03d}.png", sheet)
+
+    def _keep_if_best(self, miou: float) -> None:
+        if self.history.best_miou is not None and miou <= self.history.best_miou:
+            return
+        self.history = dataclasses.replace(self.history, best_miou=miou, best_step=self.step)
+        self.checkpoints.save_best(self.step, self.state, self.position, self.history)
+        native.save(
+            self.setup.model(self.state),
+            self.config.directory / workdir.MODEL,
+            labels=self.setup.datasets.val.labels,
+            preprocess=self.setup.preprocess,
+            name=self.config.model,
+        )
+
+    def _result(self) -> FitResult:
+        # Evaluated at the last step: a stop request during that evaluation leaves it undone.
+        finished = self.step == self.setup.total_steps and self.stop.name is None
+        result = FitResult(
+            best_miou=self.history.best_miou,
+            best_step=self.history.best_step,
+            step=self.step,
+            metrics=self.metrics,
+            workdir=self.config.directory,
+            finished=finished,
+        )
+        if finished:
+            workdir.write_result(result)
+        return result
+
+    def _not_finite(self, reading: Reading) -> TrainingError:
+        self.checkpoints.wait()
+        source, last = self.setup.datasets.train, self.checkpoints.latest_step
+        what = "loss" if not math.isfinite(reading.loss) else "gradient norm"
+        value = reading.loss if what == "loss" else reading.grad_norm
+        kept = f"the one of step {last} in {self.checkpoints.directory}" if last else "none yet"
+        names = ", ".join(source.name(int(i)) for i in reading.index)
+        return TrainingError(
+            f"the {what} is {value} at step {reading.step} (epoch "
+            f"{self.setup.epoch(reading.step)}); last good checkpoint: {kept}; batch: {names}; "
+            "lower --lr or lengthen --warmup-epochs in a new --workdir, or look at these files"
+        )
+
+    def _notify(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False)
+
+
+def _print_settings(setup: Setup, console: Console) -> None:
+    values = dataclasses.asdict(setup.config)
+    flags = [f"{flag(key)} {show(value)}" for key, value in values.items() if value is not None]
+    sizes = f"{len(setup.datasets.train)} training and {len(setup.datasets.val)} validation images"
+    devices = f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}"
+    steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
+    console.print(Columns(flags, padding=(0, 3)), highlight=False)
+    console.print(f"{sizes}, {devices}, {steps}", highlight=False)
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _summary(result: FitResult) -> str:
+    if result.best_miou is None:
+        return f"step {result.step}, not evaluated yet"
+    best = f"best mIoU {result.best_miou:.4f} at step {result.best_step} of {result.step}"
+    return f"{best}; model in {result.workdir / workdir.MODEL}"
+
+
+def _farewell(result: FitResult, stop: StopSignal) -> str:
+    if result.finished:
+        return f"done: {_summary(result)}"
+    reason = stop.name or "--max-steps"
+    return (
+        f"stopped by {reason} after step {result.step}, saved in {result.workdir}: the same "
+        "command continues"
+    )

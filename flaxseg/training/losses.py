@@ -1,0 +1,68 @@
+"""Losses over label maps with ignored pixels."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from flaxseg.labels import IGNORE
+from flaxseg.models import Output
+from flaxseg.ops import resize_bilinear
+
+
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, weight: jax.Array | None = None
+) -> jax.Array:
+    """Mean cross entropy over the pixels that are not ignored, as torch's with ignore_index=255.
+
+    Computed in float32, or float64 for float64 logits. Without any valid pixel the loss is 0 and
+    so are its gradients (torch gives NaN).
+
+    Args:
+        logits: scores, (B, H, W, K).
+        labels: class ids from 0 to K - 1, or 255 for ignored pixels, (B, H, W), any integer type.
+        weight: weight of each class, (K,); the mean is then the weighted one.
+
+    Returns:
+        A scalar.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    # Comparing with an iota instead of gathering: the gradient of a gather is a scatter, which is
+    # several times slower.
+    is_label = jnp.arange(logits.shape[-1]) == labels[..., None].astype(jnp.int32)
+    log_sum = jax.nn.logsumexp(logits, axis=-1)
+    losses = log_sum - jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
+    weights = (labels != IGNORE).astype(logits.dtype)
+    if weight is not None:
+        weights *= jnp.sum(jnp.where(is_label, weight.astype(logits.dtype), 0), axis=-1)
+    total = jnp.sum(weights)
+    return jnp.sum(weights * losses) / jnp.where(total > 0, total, 1)
+
+
+def segmentation_loss(
+    output: Output, labels: jax.Array, aux_weights: Sequence[float] = ()
+) -> jax.Array:
+    """Cross entropy of the main head plus the weighted ones of the auxiliary heads.
+
+    Args:
+        output: logits (B, H', W', K) and auxiliary logits of any sizes; all are interpolated to
+            the labels' size.
+        labels: class ids or 255, (B, H, W).
+        aux_weights: weight of each auxiliary head's loss.
+
+    Returns:
+        A scalar.
+    """
+    if len(output.aux) != len(aux_weights):
+        raise ValueError(
+            f"{len(output.aux)} auxiliary outputs need as many weights, got {len(aux_weights)}"
+        )
+    loss = _resized_cross_entropy(output.logits, labels)
+    for weight, logits in zip(aux_weights, output.aux, strict=True):
+        loss += weight * _resized_cross_entropy(logits, labels)
+    return loss
+
+
+def _resized_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    height, width = labels.shape[1:]
+    return cross_entropy(resize_bilinear(logits, (height, width), align_corners=False), labels)

@@ -1,0 +1,89 @@
+"""Named sets of defaults for a training run."""
+
+import dataclasses
+from typing import Any
+
+from flaxseg.errors import ConfigError
+from flaxseg.training.config import TrainConfig, close_matches
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "shapes": {
+        "epochs": 10,
+        "batch_size": 8,
+        "image_size": (64, 64),
+        "lr": 0.05,
+        "scale": (1.0, 1.0),
+    },
+}
+"""What the default recipe sets for a data set; photographs share one entry."""
+
+_PHOTOGRAPHS: dict[str, Any] = {
+    "epochs": 100,
+    "batch_size": 8,
+    "image_size": (224, 224),
+    "lr": 0.05,
+    "weight_decay": 5e-4,
+    "warmup_epochs": 1.0,
+    "jitter": 0.3,
+    "eval_every": 2,
+}
+
+_TUTORIALS: dict[str, dict[str, Any]] = {
+    "ccnet": {
+        "epochs": 100,
+        "batch_size": 8,
+        "image_size": (224, 224),
+        "lr": 0.1,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "schedule": "step",
+        "step_size": 50,
+        "gamma": 0.5,
+        "resize": "stretch",
+        "scale": (1.0, 1.0),
+        "hflip": 0.5,
+        "vflip": 0.5,
+        "jitter": 0.0,
+        "eval_size": (224, 224),
+    },
+}
+"""The tutorials' settings by network."""
+
+RECIPES = ("default", "tutorial")
+
+
+def make_config(
+    model: str = "ccnet", data: str = "shapes", recipe: str = "default", **fields: Any
+) -> TrainConfig:
+    """The validated config of a recipe for a model and a data set.
+
+    Args:
+        model: network name.
+        data: data set name.
+        recipe: one of `RECIPES`.
+        **fields: fields of `TrainConfig` that differ from the recipe.
+
+    Raises:
+        ConfigError: if the recipe is unknown or has no settings for the model, or a field is
+            unknown or its value does not fit.
+    """
+    settings = _settings(model, data, recipe) | fields
+    return TrainConfig.from_json({"model": model, "data": data, "recipe": recipe} | settings)
+
+
+def _settings(model: str, data: str, recipe: str) -> dict[str, Any]:
+    if recipe not in RECIPES:
+        raise ConfigError(f"--recipe {recipe!r} is unknown{close_matches(recipe, RECIPES)}")
+    if recipe == "default":
+        return _DEFAULTS.get(data, _PHOTOGRAPHS)
+    if model not in _TUTORIALS:
+        raise ConfigError(
+            f"--recipe tutorial has no settings for --model {model}, only for "
+            f"{', '.join(_TUTORIALS)}; leave --recipe out for the default"
+        )
+    return _TUTORIALS[model]
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """The config with its default work directory filled in."""
+    return dataclasses.replace(config, workdir=str(config.directory))

@@ -1,0 +1,232 @@
+"""What a run is made of before its first step: data, model, compiled functions."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from flaxseg import data, models
+from flaxseg.inference.evaluate import Evaluator, make_evaluator
+from flaxseg.inference.predict import LabelFn, make_label_fn
+from flaxseg.preprocess import Preprocess
+from flaxseg.training.config import TrainConfig, parse_overrides
+from flaxseg.training.optim import make_optimizer, make_schedule
+from flaxseg.training.sharding import choose_devices, make_mesh, replicated
+from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
+
+
+class FirstExamples:
+    """The first examples of a source."""
+
+    def __init__(self, source: data.Source, count: int):
+        """Shortens `source` to at most `count` examples."""
+        self.labels = source.labels
+        self._source, self._count = source, min(count, len(source))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> data.Example:
+        return self._source[index]
+
+    def name(self, index: int) -> str:
+        """The example's own name."""
+        return self._source.name(index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Datasets:
+    """The two splits of a run and how they are loaded.
+
+    Attributes:
+        train: training examples.
+        val: validation examples.
+        train_batches: endless training batches.
+        val_batches: every validation example once.
+        eval_transform: what the validation examples go through.
+        steps_per_epoch: whole batches in one pass over the training examples.
+    """
+
+    train: data.Source
+    val: data.Source
+    train_batches: Any
+    val_batches: data.EvalLoader
+    eval_transform: data.EvalTransform
+    steps_per_epoch: int
+
+
+def open_datasets(config: TrainConfig) -> Datasets:
+    """Opens both splits and, if asked, checks every label.
+
+    Raises:
+        DataError: a folder, file or label that does not fit.
+        ConfigError: a setting that does not fit the data.
+    """
+    train, val = (_open_split(config, split) for split in ("train", "val"))
+    augment = data.TrainTransform(
+        image_size=config.image_size,
+        scale=config.scale,
+        hflip=config.hflip,
+        vflip=config.vflip,
+        color_jitter=(config.jitter, config.jitter, config.jitter, 0.0),
+        resize=config.resize,
+    )
+    evaluate = data.EvalTransform(config.eval_size)
+    batch_size, eval_batch_size = config.batch_size, config.eval_batch_size or config.batch_size
+    return Datasets(
+        train,
+        val,
+        data.train_loader(train, augment, batch_size=batch_size, seed=config.seed),
+        data.eval_loader(val, evaluate, batch_size=eval_batch_size),
+        evaluate,
+        data.steps_per_epoch(train, batch_size),
+    )
+
+
+def _open_split(config: TrainConfig, split: str) -> data.Source:
+    source = data.open_source(config.data, split, data_dir=config.data_dir)
+    if config.limit is not None:
+        source = FirstExamples(source, config.limit)
+    if config.check_labels:
+        data.check_labels(source)
+    return source
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A run, ready for its first step.
+
+    Attributes:
+        config: settings.
+        datasets: both splits.
+        mesh: devices.
+        model_config: the network's own settings.
+        graphdef: the network in train mode, without its variables.
+        tx: optimiser.
+        schedule: learning rate by number of updates.
+        preprocess: from image bytes to the network's input.
+        total_steps: length of the run.
+    """
+
+    config: TrainConfig
+    datasets: Datasets
+    mesh: Mesh
+    model_config: models.CCNetConfig
+    graphdef: nnx.GraphDef
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    preprocess: Preprocess
+    total_steps: int
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Setup":
+        """Opens the data and lays out the network, without computing anything yet.
+
+        Raises:
+            FlaxsegError: whatever of it does not fit, by the name of its flag or file.
+        """
+        mesh = make_mesh(choose_devices(config.devices, config.batch_size))
+        overrides = parse_overrides(config.override)
+        models.get_config(config.model, **overrides)
+        datasets = open_datasets(config)
+        num_classes = datasets.train.labels.num_classes
+        model_config = models.get_config(config.model, num_classes=num_classes, **overrides)
+        model = models.abstract_model(model_config, dtype=jnp.dtype(config.dtype))
+        total = config.steps or config.epochs * datasets.steps_per_epoch
+        schedule = make_schedule(config, datasets.steps_per_epoch, total)
+        return cls(
+            config=config,
+            datasets=datasets,
+            mesh=mesh,
+            model_config=model_config,
+            graphdef=nnx.split(model, nnx.Param, nnx.BatchStat)[0],
+            tx=make_optimizer(schedule, config.momentum, config.weight_decay),
+            schedule=schedule,
+            preprocess=Preprocess(),
+            total_steps=total,
+        )
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs begun in the whole run."""
+        return self.epoch(self.total_steps)
+
+    def epoch(self, step: int) -> int:
+        """The epoch, from 1, that the update which makes `step` belongs to."""
+        return (step - 1) // self.datasets.steps_per_epoch + 1
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch, or the run, is over after `step` updates."""
+        return step == self.total_steps or (step > 0 and step % self.datasets.steps_per_epoch == 0)
+
+    def wants_evaluation(self, step: int) -> bool:
+        """Whether the network is to be evaluated after `step` updates."""
+        due = self.epoch(step) % self.config.eval_every == 0
+        return self.ends_epoch(step) and (due or step == self.total_steps)
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that goes on from it."""
+        return {
+            "model": self.config.model,
+            "model_config": models.config_to_json(self.model_config),
+            "classes": list(self.datasets.train.labels.classes),
+            "momentum": self.config.momentum,
+            "weight_decay": self.config.weight_decay,
+        }
+
+    def init(self) -> TrainState:
+        """The state before the first step, made on the devices.
+
+        The same seed gives the same weights on any number of them.
+        """
+        # The program runs once: compiling it fast matters more than fast code.
+        fast_compile: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+        init = jax.jit(self._init, out_shardings=replicated(self.mesh))
+        return init.lower().compile(compiler_options=fast_compile)()
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state."""
+        sharding = replicated(self.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            jax.eval_shape(self._init),
+        )
+
+    def _init(self) -> TrainState:
+        rngs = nnx.Rngs(self.config.seed)
+        model = models.build(self.model_config, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
+        return init_state(model, self.tx)
+
+    @functools.cached_property
+    def train_step(self) -> Any:
+        """The compiled training step; compiles at its first call and never again."""
+        step = make_train_step(
+            self.graphdef,
+            self.tx,
+            schedule=self.schedule,
+            preprocess=self.preprocess,
+            seed=self.config.seed,
+            aux_weights=self.model_config.aux_weights,
+        )
+        return compile_step(step, self.mesh)
+
+    @functools.cached_property
+    def evaluator(self) -> Evaluator:
+        """The compiled evaluation."""
+        return make_evaluator(
+            self.graphdef, self.datasets.val.labels, self.preprocess, mesh=self.mesh
+        )
+
+    @functools.cached_property
+    def label_fn(self) -> LabelFn:
+        """The compiled prediction of label maps."""
+        return make_label_fn(self.graphdef, self.datasets.val.labels, self.preprocess)
+
+    def model(self, state: TrainState) -> models.CCNet:
+        """The network with the variables of a state."""
+        return nnx.merge(self.graphdef, state.params, state.stats)

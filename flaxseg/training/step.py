@@ -1,0 +1,114 @@
+"""One optimiser step as a pure function, and its compiled form on a mesh."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from flaxseg.labels import IGNORE
+from flaxseg.training.losses import segmentation_loss
+from flaxseg.training.sharding import replicated, split_batch
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class TrainState:
+    """All that changes from step to step.
+
+    Attributes:
+        step: number of updates made, int32 scalar.
+        params: the model's nnx.Param variables.
+        stats: the model's nnx.BatchStat variables.
+        opt_state: the optimiser's state.
+    """
+
+    step: jax.Array
+    params: nnx.State
+    stats: nnx.State
+    opt_state: optax.OptState
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports, scalars on the device.
+
+    Attributes:
+        loss: total loss before the update.
+        grad_norm: Euclidean norm of the whole gradient.
+        lr: learning rate of the update.
+        valid: number of pixels that are not ignored.
+    """
+
+    loss: jax.Array
+    grad_norm: jax.Array
+    lr: jax.Array
+    valid: jax.Array
+
+
+Preprocess = Callable[[jax.Array], jax.Array]
+Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]
+
+
+def init_state(model: nnx.Module, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, with the model's own variables in it."""
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, tx.init(params))
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    *,
+    schedule: optax.Schedule,
+    preprocess: Preprocess,
+    seed: int = 0,
+    aux_weights: Sequence[float] = (),
+) -> Step:
+    """Makes the pure step function `(state, image, label) -> (state, metrics)`.
+
+    BatchNorm normalises over the batch it is given: compiled over a mesh, that is the batch of
+    all devices. The key of dropout follows from the seed and the step, so there is none to save.
+
+    Args:
+        graphdef: of the model in train mode, as nnx.split gives it.
+        tx: optimiser.
+        schedule: learning rate by number of updates, for the metrics.
+        preprocess: from image bytes (B, H, W, 3) to the model's input.
+        seed: of dropout.
+        aux_weights: weight of each auxiliary head's loss; none switches the heads off.
+    """
+
+    def loss_of(params, stats, images, labels, key):
+        # Inside the gradient's trace only variables made there may change: hence the copy, and
+        # the random streams made from the key here.
+        model = nnx.merge(graphdef, params, stats, copy=True)
+        output = model(images, aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
+        loss = segmentation_loss(output, labels, aux_weights)
+        return loss, nnx.state(model, nnx.BatchStat)
+
+    def step(state: TrainState, image: jax.Array, label: jax.Array):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, stats), grads = gradient(state.params, state.stats, preprocess(image), label, key)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        lr = jnp.asarray(schedule(state.step))
+        metrics = StepMetrics(loss, optax.tree.norm(grads), lr, jnp.sum(label != IGNORE))
+        return TrainState(state.step + 1, params, stats, opt_state), metrics
+
+    return step
+
+
+def compile_step(step: Step, mesh: Mesh) -> Any:
+    """Jits a step: state replicated and donated, image and label split along the batch."""
+    whole, batch = replicated(mesh), split_batch(mesh)
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(whole, batch, batch),
+        out_shardings=(whole, whole),
+    )

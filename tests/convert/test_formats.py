@@ -1,0 +1,82 @@
+"""Formats refuse what they cannot hold."""
+
+import numpy as np
+import pytest
+
+import convert
+import torch_ref
+from convert import bridge
+from convert.formats.format import FREE_FIELDS, _function_fields
+from convert.rules import Rule
+from flaxseg import models, native
+from flaxseg.errors import CheckpointError, ConfigError
+
+SMALL = {"num_classes": 3, "backbone.width": 2, "backbone.blocks": (1, 1, 1, 1), "channels": 8}
+
+
+def small(name="ccnet", **overrides):
+    return torch_ref.create_model(name, **{**SMALL, **overrides})
+
+
+def test_unknown_format_lists_the_known():
+    with pytest.raises(ConfigError, match="'caffe'; known: tutorial, mmseg, torchvision"):
+        convert.load_format("caffe")
+
+
+@pytest.mark.parametrize("name", ["tutorial", "mmseg"])
+def test_every_rule_is_used(name):
+    format_ = convert.load_format(name)
+    used = set()
+    for variant in format_.variants:
+        leaves = native.leaves(models.abstract_model(models.get_config(variant)))
+        for rule in format_.rules:
+            templates = rule.native if isinstance(rule, Rule) else ()
+            if any(t.match(key) is not None for t in templates for key in leaves):
+                used.add(rule)
+    assert used == {rule for rule in format_.rules if isinstance(rule, Rule)}
+
+
+def test_another_function_is_refused_though_keys_fit():
+    with pytest.raises(
+        CheckpointError, match="stores ccnet, .* align_corners is False, there True"
+    ):
+        convert.load_format("tutorial").export_state(small(align_corners=False))
+
+
+def test_another_network_is_refused():
+    with pytest.raises(CheckpointError, match="stores ccnet_r50 and ccnet_r101, which compute"):
+        convert.load_format("mmseg").export_state(small())
+
+
+def test_free_fields_exist():
+    fields = {f"backbone.{name}" for name in models.ResNetConfig.__dataclass_fields__}
+    fields |= set(models.CCNetConfig.__dataclass_fields__)
+    assert fields >= FREE_FIELDS
+    assert not FREE_FIELDS & _function_fields(models.get_config("ccnet")).keys()
+
+
+def test_a_file_that_does_not_fit_leaves_the_model_alone():
+    format_, model = convert.load_format("tutorial"), small()
+    foreign = format_.export_state(model)
+    before = bridge.state_dict(model)
+    foreign["decode_head.CCA.gama"] = foreign.pop("decode_head.CCA.gamma") + 1
+    foreign["backbone.conv1.weight"] = np.zeros((1, 2, 3, 4), np.float32)
+    with pytest.raises(CheckpointError) as caught:
+        format_.import_state(foreign, model)
+    message = str(caught.value)
+    assert "format 'tutorial'" in message
+    assert "1 missing: decode_head.CCA.gamma" in message
+    assert "decode_head.CCA.gama (near decode_head.CCA.gamma)" in message
+    assert "backbone.conv1.weight: (1, 2, 3, 4), expected (64, 3, 7, 7)" in message
+    after = bridge.state_dict(model)
+    assert all(after[key].tobytes() == before[key].tobytes() for key in before)
+
+
+def test_files_without_counters_and_fc_are_taken():
+    format_, source, target = convert.load_format("tutorial"), small(), small()
+    foreign = format_.export_state(source)
+    kept = {k: a for k, a in foreign.items() if "num_batches" not in k and ".fc." not in k}
+    assert format_.import_state(kept, target).left_out == {}
+    assert (
+        format_.import_state(foreign, target).left_out["backbone.fc.bias"] == "classifies ImageNet"
+    )

@@ -1,0 +1,131 @@
+"""Reading and writing the peers' files."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import convert
+from flaxseg.errors import CheckpointError
+
+
+@pytest.fixture
+def state():
+    rng = np.random.default_rng(0)
+    return {"b.weight": rng.standard_normal((2, 3)).astype(np.float32), "a.steps": np.array(3)}
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.pt", "x.bin", "x.ckpt", "x.safetensors"])
+def test_round_trip(tmp_path, state, name):
+    convert.write(tmp_path / "deep" / name, state)
+    back = convert.read(tmp_path / "deep" / name)
+    assert back.keys() == state.keys()
+    for key, array in state.items():
+        assert back[key].dtype == array.dtype and back[key].tobytes() == array.tobytes()
+    assert os.listdir(tmp_path / "deep") == [name]
+
+
+def test_torch_files_keep_the_order(tmp_path, state):
+    convert.write(tmp_path / "x.pth", state)
+    assert list(convert.read(tmp_path / "x.pth")) == ["b.weight", "a.steps"]
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_wrappers(tmp_path, state, wrapper):
+    convert.write(tmp_path / "x.pth", state, wrapper=wrapper)
+    assert list(torch.load(tmp_path / "x.pth")) == [wrapper]
+    assert list(convert.read(tmp_path / "x.pth")) == list(state)
+
+
+def test_nested_wrapper_beside_other_entries(tmp_path):
+    content = {"epoch": 3, "model": {"state_dict": {"module.a": torch.ones(2)}}}
+    torch.save(content, tmp_path / "x.pth")
+    assert list(convert.read(tmp_path / "x.pth")) == ["a"]
+
+
+def test_a_prefix_on_some_keys_only_stays(tmp_path):
+    torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "x.pth")
+    assert list(convert.read(tmp_path / "x.pth")) == ["module.a", "b"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_half_precision_becomes_float32_exactly(tmp_path, dtype, suffix):
+    tensor = torch.linspace(-3, 3, 17).to(dtype)
+    path = tmp_path / f"x.{suffix}"
+    save_file({"a": tensor}, path) if suffix == "safetensors" else torch.save({"a": tensor}, path)
+    array = convert.read(path)["a"]
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, tensor.float().numpy())
+
+
+def test_code_in_a_pickle_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"x\.pth .*running code .* save model\.state_dict"):
+        convert.read(tmp_path / "x.pth")
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    torch.save({"a": Hostile()}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="running code"):
+        convert.read(tmp_path / "x.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world", b"\x80\x02K"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_garbage(tmp_path, content, suffix):
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.\w+ is (damaged|no readable)"):
+        convert.read(path)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_truncated(tmp_path, state, suffix):
+    path = tmp_path / f"x.{suffix}"
+    convert.write(path, state)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match=r"x\.\w+ is (damaged|no readable)"):
+        convert.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "holds a list, expected a state dict"),
+        ({"epoch": 3}, "entries that are no tensors: epoch"),
+        ({}, "holds no tensors"),
+    ],
+)
+def test_not_a_state_dict(tmp_path, content, message):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=message):
+        convert.read(tmp_path / "x.pth")
+
+
+def test_paths_that_cannot_be(tmp_path, state):
+    with pytest.raises(CheckpointError, match=r"none\.pth does not exist"):
+        convert.read(tmp_path / "none.pth")
+    (tmp_path / "x.npz").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"suffix '\.npz', expected one of \.pth"):
+        convert.read(tmp_path / "x.npz")
+    with pytest.raises(CheckpointError, match=r"y\.npz: write to one of \.pth"):
+        convert.write(tmp_path / "y.npz", state)
+    with pytest.raises(CheckpointError, match="no entry 'state_dict': use .pth"):
+        convert.write(tmp_path / "y.safetensors", state, wrapper="state_dict")
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, state):
+    convert.write(tmp_path / "x.pth", state)
+    before = (tmp_path / "x.pth").read_bytes()
+    with pytest.raises(TypeError):
+        convert.write(tmp_path / "x.pth", {"a": np.array(["text"])})
+    assert (tmp_path / "x.pth").read_bytes() == before
+    assert os.listdir(tmp_path) == ["x.pth"]

@@ -1,0 +1,174 @@
+"""Flax equals PyTorch, and the comparison notices when it does not."""
+
+import dataclasses
+import io
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+from rich.console import Console
+
+from convert.parity import __main__ as command
+from convert.parity import figures
+from convert.parity.runs import FlaxRun
+from flaxseg.models import get_config
+from flaxseg.ops import BatchNorm, criss_cross
+
+SIZE = (33, 47)
+
+
+@pytest.fixture(scope="module", params=command.CONFIGS)
+def case(request) -> figures.Case:
+    return figures.make_case(command.CONFIGS[request.param], SIZE)
+
+
+@pytest.fixture(scope="module")
+def exact(case) -> FlaxRun:
+    return case.flax("float64")
+
+
+def check(*measured: figures.Figure):
+    assert [f for f in measured if not f.passed] == []
+
+
+def test_eval(case, exact):
+    check(figures.eval_figure(exact, case), figures.eval_figure(case.flax("float32"), case))
+
+
+def test_training_step(case, exact):
+    check(*figures.step_figures(exact, case))
+
+
+def test_twenty_steps(case, exact):
+    check(*figures.training_figures(exact, case))
+
+
+def test_round_trips(case):
+    names = [figure.what for figure in figures.round_trip_figures(case)]
+    check(*figures.round_trip_figures(case))
+    assert len(names) == 2
+
+
+def test_float32_training_step_is_as_good_as_torchs():
+    case = figures.make_case(command.CONFIGS["ccnet"], SIZE, seed=command.SEED)
+    check(*figures.step_figures(case.flax("float32"), case))
+
+
+# The smallest network in which every mutated part matters.
+TINY = get_config(
+    "ccnet_r50",
+    num_classes=3,
+    dropout=0.0,
+    channels=8,
+    aux_channels=8,
+    **{"backbone.width": 2, "backbone.blocks": (1, 1, 2, 1), "backbone.stem_channels": (4,)},
+)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> figures.Case:
+    return figures.make_case(TINY, SIZE, batches=1)
+
+
+def noticed(run: FlaxRun, case: figures.Case) -> bool:
+    measured = [figures.eval_figure(run, case), *figures.step_figures(run, case)]
+    return not all(figure.passed for figure in measured)
+
+
+def reconfigured(case: figures.Case, **changes) -> FlaxRun:
+    return FlaxRun(dataclasses.replace(case.config, **changes), case.state, "float64")
+
+
+def other_dilation(case: figures.Case, monkeypatch) -> FlaxRun:
+    backbone = dataclasses.replace(case.config.backbone, dilations=(1, 1, 1, 4))
+    return reconfigured(case, backbone=backbone)
+
+
+def other_first_dilation(case: figures.Case, monkeypatch) -> FlaxRun:
+    backbone = dataclasses.replace(case.config.backbone, first_dilations=(1, 1, 1, 4))
+    return reconfigured(case, backbone=backbone)
+
+
+def other_corners(case: figures.Case, monkeypatch) -> FlaxRun:
+    return reconfigured(case, align_corners=True)
+
+
+def other_eps(case: figures.Case, monkeypatch) -> FlaxRun:
+    init = BatchNorm.__init__
+    monkeypatch.setattr(BatchNorm, "__init__", lambda *a, **k: init(*a, **{**k, "eps": 1.1e-5}))
+    return case.flax("float64")
+
+
+def no_diagonal_mask(case: figures.Case, monkeypatch) -> FlaxRun:
+    monkeypatch.setattr(criss_cross, "_mask_self", lambda column: column)
+    return case.flax("float64")
+
+
+def biased_running_variance(case: figures.Case, monkeypatch) -> FlaxRun:
+    def statistics(self, x):
+        mean, var = x.mean((0, 1, 2)), jnp.var(x, (0, 1, 2))
+        self._update(self.running_mean, mean)
+        self._update(self.running_var, var)
+        return mean, var
+
+    monkeypatch.setattr(BatchNorm, "_batch_statistics", statistics)
+    return case.flax("float64")
+
+
+def other_concat_order(case: figures.Case, monkeypatch) -> FlaxRun:
+    weight = np.roll(case.state["head.fuse.conv.weight"], case.config.channels, axis=1)
+    return FlaxRun(case.config, {**case.state, "head.fuse.conv.weight": weight}, "float64")
+
+
+def one_attention(case: figures.Case, monkeypatch) -> FlaxRun:
+    return reconfigured(case, recurrence=1)
+
+
+MUTATIONS = [
+    other_dilation,
+    other_first_dilation,
+    other_corners,
+    other_eps,
+    no_diagonal_mask,
+    biased_running_variance,
+    other_concat_order,
+    one_attention,
+]
+
+
+def test_the_unchanged_network_passes(tiny):
+    assert not noticed(tiny.flax("float64"), tiny)
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS)
+def test_a_mutation_is_noticed(mutate, tiny, monkeypatch):
+    assert noticed(mutate(tiny, monkeypatch), tiny)
+
+
+def test_the_running_variance_alone_gives_it_away(tiny, monkeypatch):
+    run = biased_running_variance(tiny, monkeypatch)
+    failed = [f.what for f in figures.step_figures(run, tiny) if not f.passed]
+    assert failed == ["train: running statistics"]
+
+
+def test_nan_never_passes():
+    assert not figures.Figure("x", "float64", float("nan"), 1.0).passed
+
+
+def test_command_reports_and_counts_failures(monkeypatch, capsys):
+    good, bad = (figures.Figure("eval", "float64", v, 1e-10) for v in (1e-12, 1e-3))
+    row = command.Row("ccnet", SIZE, good)
+    out = io.StringIO()
+    assert command.report([row, row._replace(figure=bad)], Console(file=out, width=200)) == 1
+    assert "PASS  ccnet" in out.getvalue() and "FAIL  ccnet" in out.getvalue()
+    monkeypatch.setattr(command, "rows", lambda: [row])
+    assert command.main() == 0
+    monkeypatch.setattr(command, "rows", lambda: [row._replace(figure=bad)])
+    assert command.main() == 1
+    assert "1 figures failed" in capsys.readouterr().out
+
+
+def test_float64_is_off_outside_a_run(case, exact):
+    exact.evaluate(case.batches[0].images)
+    assert jax.numpy.zeros(1).dtype == jnp.float32

@@ -1,0 +1,208 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from flaxseg.data.files import ColorCoding, IndexCoding, check_size, read_image, read_mask
+from flaxseg.errors import DataError
+
+IDS = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
+
+
+@pytest.fixture
+def picture(rng):
+    return rng.integers(0, 256, (5, 7, 3), np.uint8)
+
+
+def reread(tmp_path, data):
+    (tmp_path / "copy").write_bytes(data)
+    return np.asarray(Image.open(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_rgb_image_keeps_its_bytes(tmp_path, save, picture, suffix):
+    path = save(tmp_path / f"a b.{suffix}", picture)
+    data, image = read_image(path)
+    assert data == path.read_bytes()
+    np.testing.assert_array_equal(image, np.asarray(Image.open(path)))
+
+
+def test_grey_image_becomes_rgb(tmp_path, save, picture):
+    data, image = read_image(save(tmp_path / "a.png", picture[..., 0]))
+    np.testing.assert_array_equal(image, np.repeat(picture[..., :1], 3, axis=-1))
+    np.testing.assert_array_equal(reread(tmp_path, data), image)
+
+
+def test_palette_image_becomes_rgb(tmp_path, picture):
+    Image.fromarray(picture).quantize(200).save(tmp_path / "a.png")
+    expected = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    data, image = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(image, expected)
+    np.testing.assert_array_equal(reread(tmp_path, data), expected)
+
+
+def test_opaque_alpha_is_dropped(tmp_path, save, picture):
+    opaque = np.dstack((picture, np.full(picture.shape[:2], 255, np.uint8)))
+    data, image = read_image(save(tmp_path / "a.png", opaque))
+    np.testing.assert_array_equal(image, picture)
+    np.testing.assert_array_equal(reread(tmp_path, data), picture)
+
+
+def test_orientation_tag_does_not_turn_the_image(tmp_path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg")[1].shape == picture.shape
+
+
+def test_transparent_image_is_refused(tmp_path, save, picture):
+    alpha = np.full(picture.shape[:2], 255, np.uint8)
+    alpha[0, :3] = 9
+    path = save(tmp_path / "a.png", np.dstack((picture, alpha)))
+    with pytest.raises(DataError, match="a.png: 3 pixels are transparent; save it without alpha"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bit_image_is_refused(tmp_path, channels):
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 4, channels), 3000, np.uint16))
+    with pytest.raises(DataError, match="a.png: has 16 or more bits per channel; save it with 8"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "empty file"), (b"no picture", "cannot identify")]
+)
+def test_file_that_is_no_picture(tmp_path, content, reason):
+    (tmp_path / "a.png").write_bytes(content)
+    for read in (read_image, read_mask):
+        with pytest.raises(DataError, match=f"a.png: is no readable PNG or JPEG.*{reason}"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_truncated_file(tmp_path, save, rng, suffix):
+    path = save(tmp_path / f"a.{suffix}", rng.integers(0, 256, (64, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:-800])
+    with pytest.raises(DataError, match=f"a.{suffix}: is no readable PNG or JPEG"):
+        read_image(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match="gone.png: cannot be read .No such file"):
+        read_mask(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_mask_of_8_and_16_bits(tmp_path, save, dtype):
+    path = save(tmp_path / "m.png", IDS.astype(dtype))
+    ids = IndexCoding(4).read(path)
+    assert ids.dtype == np.uint8
+    np.testing.assert_array_equal(ids, IDS)
+
+
+def test_mask_with_palette_is_read_by_index(tmp_path):
+    mask = Image.fromarray(IDS).convert("P")
+    mask.putpalette([200, 100, 50] * 256)
+    mask.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(IndexCoding(4).read(tmp_path / "m.png"), IDS)
+
+
+def test_mask_of_one_bit(tmp_path, save):
+    path = save(tmp_path / "m.png", np.array([[True, False]]))
+    assert IndexCoding(2).read(path).tolist() == [[1, 0]]
+
+
+def test_other_unlabelled_value_becomes_255(tmp_path, save):
+    path = save(tmp_path / "m.png", np.array([[0, 3, 255]], np.uint8))
+    assert IndexCoding(3, unlabelled=(3, 255)).read(path).tolist() == [[0, 255, 255]]
+
+
+@pytest.mark.parametrize("value", [4, 3000])
+def test_id_out_of_range(tmp_path, save, value):
+    mask = np.zeros((4, 4), np.uint16)
+    mask[2, 1:3] = value
+    path = save(tmp_path / "m.png", mask)
+    message = (
+        rf"m.png: class id {value} in 2 pixels \(first at row 2, column 1\); allowed are 0 to 3"
+    )
+    with pytest.raises(DataError, match=message):
+        IndexCoding(4).read(path)
+
+
+def test_rgb_mask_where_ids_are_expected(tmp_path, save):
+    mask = np.zeros((4, 4, 3), np.uint8)
+    mask[1, 2] = (64, 0, 128)
+    path = save(tmp_path / "m.png", mask)
+    message = (
+        r"m.png: is an RGB mask \(colour \(64, 0, 128\) at row 1, column 2\), "
+        "but class ids are expected: 0 to 10, and 255"
+    )
+    for first_channel in (False, True):
+        with pytest.raises(DataError, match=message):
+            IndexCoding(11, first_channel=first_channel).read(path)
+
+
+@pytest.mark.parametrize("copies", [(1, 1, 1), (1, 0, 0)])
+def test_first_channel_of_rgb_mask(tmp_path, save, copies):
+    mask = IDS[..., None] * np.array(copies, np.uint8)
+    path = save(tmp_path / "m.png", mask)
+    np.testing.assert_array_equal(IndexCoding(4, first_channel=True).read(path), IDS)
+    with pytest.raises(DataError, match="m.png: is an RGB mask"):
+        IndexCoding(4).read(path)
+
+
+def test_jpeg_mask_is_refused(tmp_path, save):
+    path = save(tmp_path / "m.jpg", IDS)
+    with pytest.raises(DataError, match="m.jpg: is a JPEG, whose compression changes class ids"):
+        read_mask(path)
+
+
+def test_mask_of_unknown_kind_is_refused(tmp_path, save):
+    Image.fromarray(IDS).convert("CMYK").save(tmp_path / "m.jpg")
+    with pytest.raises(DataError, match="m.jpg: is a JPEG"):
+        read_mask(tmp_path / "m.jpg")
+    transparent = save(tmp_path / "m.png", np.zeros((2, 2, 4), np.uint8))
+    with pytest.raises(DataError, match="m.png: 4 pixels are transparent"):
+        read_mask(transparent)
+
+
+COLORS = ColorCoding({(255, 0, 0): 0, (0, 255, 0): 1, (0, 0, 255): 2}, "label_colors.txt")
+PAINTED = np.array([[(255, 0, 0), (0, 0, 255)], [(0, 255, 0), (0, 255, 0)]], np.uint8)
+
+
+def test_colours_become_ids(tmp_path, save):
+    path = save(tmp_path / "m.png", PAINTED)
+    assert COLORS.read(path).tolist() == [[0, 2], [1, 1]]
+
+
+def test_colours_of_a_palette_file_become_ids(tmp_path):
+    Image.fromarray(PAINTED).quantize(8).save(tmp_path / "m.png")
+    assert COLORS.read(tmp_path / "m.png").tolist() == [[0, 2], [1, 1]]
+
+
+def test_unknown_colour(tmp_path, save):
+    mask = PAINTED.copy()
+    mask[1, 0] = (1, 2, 3)
+    path = save(tmp_path / "m.png", mask)
+    message = (
+        r"m.png: colour \(1, 2, 3\) at row 1, column 0 \(1 pixel of unknown colour\) is none of "
+        "the 3 colours of label_colors.txt"
+    )
+    with pytest.raises(DataError, match=message):
+        COLORS.read(path)
+
+
+def test_ids_where_colours_are_expected(tmp_path, save):
+    path = save(tmp_path / "m.png", IDS)
+    message = r"m.png: has a single channel \(values 0 to 255\), but an RGB mask in the 3 colours"
+    with pytest.raises(DataError, match=message):
+        COLORS.read(path)
+
+
+def test_sizes_must_agree(tmp_path):
+    image, label = np.zeros((4, 6, 3)), np.zeros((2, 3))
+    message = "l.png: is 3 x 2, but its image .*i.png is 6 x 4"
+    with pytest.raises(DataError, match=message):
+        check_size(tmp_path / "i.png", image, tmp_path / "l.png", label)

@@ -1,0 +1,95 @@
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax import numpy as jnp
+
+from flaxseg import models
+
+SMALL = {"backbone.width": 8, "backbone.blocks": (1, 2, 1, 1), "channels": 16}
+
+
+def small(name: str, **options) -> models.CCNet:
+    return models.create_model(name, num_classes=5, rngs=nnx.Rngs(0), **SMALL, **options)
+
+
+def shapes(name: str, height: int, width: int, **options) -> models.Output:
+    """Shapes of a full-size network's output; nothing is computed."""
+    images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
+    model = models.abstract_model(models.get_config(name))
+    graphdef, state = nnx.split(models.eval_view(model))
+    return jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x, **options), state, images)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97), (33, 120)])
+def test_ccnet_returns_eight_times_its_map(height, width):
+    rows, cols = -(-height // 8), -(-width // 8)
+    assert shapes("ccnet", height, width).logits.shape == (2, 8 * rows, 8 * cols, 19)
+    assert shapes("ccnet", height, width, resize=False).logits.shape == (2, rows, cols, 19)
+
+
+@pytest.mark.parametrize("name", ["ccnet_r50", "ccnet_r101"])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97)])
+def test_published_variants_return_the_image_size(name, height, width):
+    output = shapes(name, height, width, aux=True)
+    assert output.logits.shape == (2, height, width, 19)
+    assert [x.shape for x in output.aux] == [(2, height, width, 19)]
+    raw = shapes(name, height, width, aux=True, resize=False)
+    assert raw.logits.shape == raw.aux[0].shape == (2, -(-height // 8), -(-width // 8), 19)
+
+
+def test_aux_is_empty_unless_asked_for():
+    assert shapes("ccnet_r50", 64, 64).aux == ()
+    assert shapes("ccnet", 64, 64, aux=True).aux == ()
+
+
+def test_output_stride():
+    assert {models.get_config(name).output_stride for name in models.list_models("ccnet*")} == {8}
+
+
+def test_a_fresh_attention_is_the_identity():
+    attention = small("ccnet").head.cca
+    x = jax.random.normal(jax.random.key(0), (1, 5, 6, 16))
+    np.testing.assert_array_equal(attention(x), x)
+
+
+def test_training_updates_statistics_and_evaluation_does_not():
+    model = small("ccnet")
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    statistics = model.head.fuse.bn.running_mean
+    before = np.array(statistics[...])
+    models.eval_view(model)(images)
+    np.testing.assert_array_equal(statistics[...], before)
+    model(images)
+    assert np.abs(statistics[...] - before).max() > 0
+
+
+def test_bfloat16_computes_half_and_keeps_float32():
+    model = models.eval_view(small("ccnet_r50", dtype=jnp.bfloat16))
+    images = jax.random.normal(jax.random.key(0), (1, 33, 40, 3))
+    assert model.backbone(images)[-1].dtype == jnp.bfloat16
+    output = model(images, aux=True)
+    assert output.logits.dtype == output.aux[0].dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype(jnp.float32)}
+    exact = models.eval_view(small("ccnet_r50"))(images).logits
+    assert np.abs(output.logits - exact).max() < 0.05 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("name", models.list_models("ccnet*"))
+def test_published_initialisation(name):
+    overrides = {"backbone.blocks": (1, 1, 1, 1), "backbone.width": 16}
+    model = models.create_model(name, rngs=nnx.Rngs(0), **overrides)
+    block = model.backbone.stages[3].blocks[0]
+    deviation = np.std(block.conv2.weight[...])
+    np.testing.assert_allclose(deviation, np.sqrt(2 / (9 * 128)), rtol=0.02)
+    published = name != "ccnet"
+    assert np.unique(block.bn3.weight[...]) == (0 if published else 1)
+    assert model.head.cca.gamma[...] == 0
+    fuse_in = model.head.fuse.conv.weight.shape[2]
+    he, torch_default = np.sqrt(2 / (9 * 512)), 1 / np.sqrt(3 * 9 * fuse_in)
+    expected = he if published else torch_default
+    np.testing.assert_allclose(np.std(model.head.fuse.conv.weight[...]), expected, rtol=0.02)
+    classifier = np.std(model.head.classifier.weight[...])
+    expected = 0.01 if published else 1 / np.sqrt(3 * 512)
+    np.testing.assert_allclose(classifier, expected, rtol=0.05)
+    assert np.all(model.head.classifier.bias[...] == 0) == published

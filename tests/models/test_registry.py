@@ -1,0 +1,58 @@
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from flaxseg import models
+from flaxseg.errors import ConfigError
+
+FC = 2048 * 1000 + 1000
+"""Parameters of the ImageNet classifier that the tutorial's checkpoint carries and never uses."""
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "published"),
+    [
+        ("ccnet", 33, 49_497_290 - FC),
+        ("ccnet_r50", 19, 49_826_055),
+        ("ccnet_r101", 19, 68_818_183),
+    ],
+)
+def test_parameter_count_is_the_published_one(name, num_classes, published):
+    model = models.abstract_model(models.get_config(name, num_classes=num_classes))
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    assert sum(np.prod(leaf.shape, dtype=int) for leaf in leaves) == published
+
+
+def test_lists_models_by_pattern():
+    assert set(models.list_models()) >= {"ccnet", "ccnet_r50", "ccnet_r101"}
+    assert models.list_models("ccnet_r*") == ["ccnet_r101", "ccnet_r50"]
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_config_survives_json(name):
+    config = models.get_config(name, num_classes=7, **{"backbone.width": 8})
+    assert models.config_from_json(models.config_to_json(config)) == config
+    assert (config.num_classes, config.backbone.width) == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("ccnt", {}, "no network is called 'ccnt'; did you mean ccnet"),
+        ("ccnet", {"chanels": 8}, "CCNetConfig has no field 'chanels'; did you mean channels"),
+        ("ccnet", {"backbone.wdth": 8}, "no field 'backbone.wdth'; did you mean backbone.width"),
+        ("ccnet", {"activation": "gelu"}, "'activation' is 'gelu', expected one of"),
+        ("ccnet", {"channels": "many"}, "'channels' is 'many', expected int"),
+        ("ccnet", {"backbone.blocks": (1, "2")}, r"'backbone.blocks\[1\]' is '2', expected int"),
+        ("ccnet", {"backbone": 3}, "'backbone' is 3, expected ResNetConfig"),
+    ],
+)
+def test_bad_names_and_values_are_named(name, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        models.get_config(name, **overrides)
+
+
+def test_unknown_architecture_is_named():
+    with pytest.raises(ConfigError, match="architecture 'ccnett' is unknown; did you mean ccnet"):
+        models.config_from_json({"architecture": "ccnett"})

@@ -1,0 +1,79 @@
+"""A network and a run small enough to train again and again."""
+
+import functools
+import os
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from rich.console import Console
+
+from flaxseg.training import make_config
+from flaxseg.training.checkpoints import Checkpoints
+from flaxseg.training.setup import Setup
+from flaxseg.training.workdir import CHECKPOINTS
+
+OVERRIDES = {"backbone.width": 8, "backbone.blocks": (1, 1, 1, 1), "channels": 16}
+FLAGS = ("backbone.width=8", "backbone.blocks=1,1,1,1", "channels=16")
+
+
+@pytest.fixture
+def small_run():
+    """Makes the config of a 3-epoch run of 2 steps each, evaluated after epochs 2 and 3."""
+    return functools.partial(
+        make_config,
+        override=FLAGS,
+        limit=20,
+        batch_size=8,
+        epochs=3,
+        image_size=(32, 32),
+        eval_size=(32, 32),
+        resize="stretch",
+        eval_every=2,
+        log_every=4,
+        checkpoint_every=0.0,
+        devices=1,
+    )
+
+
+@pytest.fixture
+def quiet():
+    """A console that shows nothing and records it."""
+    with open(os.devnull, "w") as nowhere:
+        yield Console(file=nowhere, record=True, width=200)
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory):
+    """Folder of compiled programs, shared by this process and its subprocesses."""
+    return str(tmp_path_factory.mktemp("xla"))
+
+
+@pytest.fixture
+def compiled_once(cache_dir):
+    """Keeps compiled programs on disk: equal runs compile once in the whole session."""
+    settings = {
+        "jax_compilation_cache_dir": cache_dir,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def last_snapshot():
+    """Reads the last checkpoint of a run."""
+
+    def read(config):
+        setup = Setup.of(config)
+        with Checkpoints(config.directory / CHECKPOINTS, setup.identity()) as checkpoints:
+            return checkpoints.restore(setup.abstract_state(), notify=pytest.fail)
+
+    return read

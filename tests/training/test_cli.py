@@ -1,0 +1,109 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flaxseg import cli
+from flaxseg.errors import ConfigError
+from flaxseg.training import make_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def error_of(capsys, *args):
+    """The one line on standard error of a command that ends with 2."""
+    assert cli.main(list(args)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def test_flags_override_the_recipe_they_name():
+    args = "--epochs 7 --recipe tutorial --data=camvid --image-size 96 128 --no-check-labels"
+    config = cli.parse_train_config(args.split())
+    expected = make_config(
+        "ccnet", "camvid", "tutorial", epochs=7, image_size=(96, 128), check_labels=False
+    )
+    assert config == expected
+
+
+def test_every_field_is_a_flag():
+    args = (
+        "--model ccnet_r50 --data camvid --data-dir D --workdir W --limit 3 --epochs 2 --steps 9 "
+        "--batch-size 4 --image-size 8 9 --lr 0.2 --momentum 0.5 --weight-decay 0.1 "
+        "--schedule step --warmup-epochs 1.5 --step-size 2 --gamma 0.3 --power 2 "
+        "--resize stretch --scale 1 3 --hflip 0.1 --vflip 0.2 --jitter 0.4 --eval-size 5 6 "
+        "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
+        "--dtype bfloat16 --override channels=64 backbone.width=16 --devices 1 --max-steps 8"
+    )
+    config = cli.parse_train_config(args.split())
+    assert config.override == ("channels=64", "backbone.width=16")
+    assert (config.scale, config.eval_size, config.power) == ((1.0, 3.0), (5, 6), 2.0)
+    default = make_config("ccnet_r50", "camvid")
+    unchanged = {"recipe", "check_labels"}
+    assert {
+        name for name, value in vars(config).items() if value == getattr(default, name)
+    } == unchanged | {"model", "data"}
+
+
+def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--recipe", "tutorial", "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Peak learning rate of SGD. (default: 0.1)" in text
+    assert "Height and width of the training images, in pixels. (default: 224 224)" in text
+    assert "Minutes between two checkpoints" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("train --lr=-1", "--lr is -1.0, it must be above 0"),
+        ("train --recipe turorial", "--recipe 'turorial' is unknown; did you mean tutorial?"),
+        ("train --model ccnat --workdir {}", "no network is called 'ccnat'; did you mean ccnet"),
+        ("train --data shopes --workdir {}", "unknown data set 'shopes': did you mean shapes?"),
+        ("train --lerning-rate 1", "Unrecognized options: --lerning-rate, 1"),
+        ("train --schedule poli", "invalid choice 'poli' for argument '--schedule'"),
+        ("train --batch-size many", "many"),
+        ("train --devices 2 --batch-size 3 --workdir {}", "which 2 devices cannot share equally"),
+        ("fit", "unknown command 'fit': use one of train, predict, eval"),
+        ("predict {}/none photo.jpg", "is neither a model directory"),
+        ("eval {}/none", "is neither a model directory"),
+        ("predict", "PATH"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(args, message, capsys, tmp_path):
+    assert message in error_of(capsys, *args.format(tmp_path / "w").split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_command_it_lists_them(capsys):
+    assert cli.main([]) == 2
+    usage = capsys.readouterr().out
+    assert all(f"\n  {name}" in usage for name in ("train", "predict", "eval"))
+    assert cli.main(["--help"]) == 0
+
+
+def test_unwritable_place_is_no_traceback(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = error_of(capsys, "train", "--workdir", str(tmp_path / "file"))
+    assert line == f"--workdir {tmp_path / 'file'} is a file: choose another folder"
+
+
+def test_config_error_inside_a_command_has_no_traceback(capsys, monkeypatch):
+    def fail(args, prog):
+        raise ConfigError("two\nlines")
+
+    monkeypatch.setitem(cli.COMMANDS, "train", fail)
+    assert error_of(capsys, "train") == "two lines"
+
+
+def test_train_py_is_the_train_command():
+    command = [sys.executable, "train.py", "--lr", "0"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: --lr is 0.0, it must be above 0\n"

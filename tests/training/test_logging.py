@@ -1,0 +1,85 @@
+import math
+
+import cv2
+import numpy as np
+
+from flaxseg.inference.metrics import Scores
+from flaxseg.training.curves import draw_curves
+from flaxseg.training.logging import MetricsFile, RunLog, read_rows
+from flaxseg.training.monitor import Reading
+
+CLASSES = ("sky", "road")
+SCORES = Scores.from_matrix(np.array([[3, 1], [0, 4]]))
+
+
+def reading(step):
+    return Reading(step, loss=1 / step, grad_norm=2.0, lr=0.1, index=np.zeros(1, np.int32))
+
+
+def run(workdir, first, last, losses=(), evaluate_first=False):
+    """Logs the steps first to last, with an evaluation after every third."""
+    log = RunLog(workdir, CLASSES, log_every=2, total_steps=7, start=first - 1, losses=losses)
+    with log:
+        if evaluate_first:
+            log.scores(SCORES, first - 1, epoch=1)
+        for step in range(first, last + 1):
+            log.step(reading(step), epoch=1)
+            if step % 3 == 0:
+                log.scores(SCORES, step, epoch=1)
+
+
+def test_rows_of_steps_and_evaluations(tmp_path):
+    run(tmp_path, 1, 7)
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [(row["step"], bool(row["loss"]), bool(row["miou"])) for row in rows] == [
+        ("2", True, False), ("3", False, True), ("4", True, False), ("6", True, False),
+        ("6", False, True), ("7", True, False),
+    ]  # fmt: skip
+    assert float(rows[0]["loss"]) == math.fsum([1, 1 / 2]) / 2
+    assert float(rows[-1]["loss"]) == 1 / 7
+    assert (float(rows[1]["iou/sky"]), float(rows[1]["iou/road"])) == (0.75, 0.8)
+    assert float(rows[1]["pixel_accuracy"]) == 0.875
+
+
+def test_resumed_file_equals_the_uninterrupted_one(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    run(whole, 1, 7)
+    run(parts, 1, 6)
+    with (parts / "metrics.csv").open("a") as file:
+        file.write("7,1,0.14")  # cut off by a kill
+    # Back to the checkpoint of step 3, saved before its evaluation, with one loss pending.
+    run(parts, 4, 7, losses=(1 / 3,), evaluate_first=True)
+    assert (parts / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+def test_absent_class_has_an_empty_cell(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.csv", CLASSES, step=0)
+    file.write(1, 1, {"miou": 0.5, "iou/sky": 0.5, "iou/road": math.nan})
+    (row,) = read_rows(file.path)
+    assert (row["iou/sky"], row["iou/road"]) == ("0.5", "")
+
+
+def test_writes_tensorboard_events(tmp_path):
+    run(tmp_path, 1, 3)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    for tag in (b"train/loss", b"train/lr", b"val/miou", b"val/iou/road"):
+        assert tag in content
+
+
+def test_curves_are_a_picture_with_three_panels(tmp_path):
+    rows = [{"step": str(step), "loss": str(5 / step), "lr": "0.1"} for step in range(1, 9)]
+    rows += [{"step": "8", "loss": "", "lr": "", "miou": "0.4", "pixel_accuracy": "0.6"}]
+    draw_curves(rows, tmp_path / "curves.png", "a run")
+    picture = cv2.imread(str(tmp_path / "curves.png"))
+    assert picture.shape[1] > 2 * picture.shape[0]
+    dark_share = [(part.min(axis=-1) < 200).mean() for part in np.array_split(picture, 3, axis=1)]
+    assert all(0.01 < share < 0.3 for share in dark_share)
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_curves_without_any_row(tmp_path):
+    draw_curves([], tmp_path / "curves.png", "nothing yet")
+    assert (tmp_path / "curves.png").stat().st_size > 1000

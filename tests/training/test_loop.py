@@ -1,0 +1,187 @@
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from flaxseg import native
+from flaxseg.errors import ConfigError, TrainingError
+from flaxseg.training import fit, loop
+from flaxseg.training.feed import Feed
+from flaxseg.training.workdir import CHECKPOINTS
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+STEPS, EPOCHS = 6, 3
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Where the run lies that nothing interrupts."""
+    return tmp_path_factory.mktemp("whole") / "run"
+
+
+@pytest.fixture
+def uninterrupted(whole, small_run, quiet):
+    """The config of that run, trained once."""
+    config = small_run(workdir=str(whole))
+    fit(config, quiet)
+    return config
+
+
+@pytest.fixture
+def assert_same_end(uninterrupted, last_snapshot):
+    """Compares a finished run with the uninterrupted one, bit by bit."""
+
+    def compare(config):
+        ours, theirs = last_snapshot(config), last_snapshot(uninterrupted)
+        for a, b in zip(jax.tree.leaves(ours.state), jax.tree.leaves(theirs.state), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert ours.position == theirs.position
+        assert ours.history == theirs.history
+        for name in ("metrics.csv", "result.json", "model/model.safetensors"):
+            same = (config.directory / name, uninterrupted.directory / name)
+            assert same[0].read_bytes() == same[1].read_bytes(), name
+
+    return compare
+
+
+@pytest.fixture
+def harmless_signals():
+    """A signal that reaches the process outside of `fit` must not end the test session."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_leaves_a_self_describing_directory(uninterrupted):
+    directory = uninterrupted.directory
+    names = {path.name for path in directory.iterdir()}
+    assert names == {
+        "config.json", "checkpoints", "metrics.csv", "tensorboard", "curves.png", "overlays",
+        "model", "result.json",
+    }  # fmt: skip
+    assert json.loads((directory / "config.json").read_text()) == uninterrupted.to_json()
+    assert sorted(p.name for p in (directory / "overlays").iterdir()) == [
+        "epoch_002.png",
+        "epoch_003.png",
+    ]
+    result = json.loads((directory / "result.json").read_text())
+    assert result["step"] == STEPS
+    assert [p.name for p in (directory / "checkpoints/best").iterdir()] == [
+        str(result["best_step"])
+    ]
+
+
+def test_model_directory_is_the_best_model(uninterrupted, last_snapshot):
+    loaded = native.load_with_meta(uninterrupted.directory / "model")
+    assert loaded.labels.name == "shapes"
+    assert loaded.model.config.channels == 16
+    result = json.loads((uninterrupted.directory / "result.json").read_text())
+    assert 0 < result["best_miou"] <= 1
+
+
+def test_finished_run_is_only_reported(uninterrupted, quiet, monkeypatch):
+    before = {p: p.stat().st_mtime_ns for p in uninterrupted.directory.rglob("*")}
+    monkeypatch.setattr(loop.Setup, "of", lambda *_: pytest.fail("the run starts again"))
+    result = fit(uninterrupted, quiet)
+    assert result.finished and result.step == STEPS
+    assert "is finished: best mIoU" in quiet.export_text()
+    assert {p: p.stat().st_mtime_ns for p in uninterrupted.directory.rglob("*")} == before
+
+
+def test_stopped_and_resumed_ends_equal(small_run, tmp_path, quiet, assert_same_end):
+    for steps in (3, 4):
+        result = fit(small_run(workdir=str(tmp_path), max_steps=steps), quiet)
+        assert not result.finished and result.step == steps
+        assert "the same command continues" in " ".join(quiet.export_text().split())
+    assert fit(small_run(workdir=str(tmp_path)), quiet).finished
+    assert_same_end(small_run(workdir=str(tmp_path)))
+
+
+@pytest.mark.parametrize("phase", ["compilation", "evaluation"])
+def test_sigterm_saves_and_ends_equal(
+    phase, small_run, tmp_path, quiet, monkeypatch, harmless_signals, assert_same_end
+):
+    original = Feed.take if phase == "compilation" else loop.RunLog.step
+
+    def terminate(self, *args):
+        # The last step's log row comes right before the evaluation of the last epoch.
+        if phase == "compilation" or args[0].step == STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args)
+
+    config = small_run(workdir=str(tmp_path))
+    with monkeypatch.context() as patch:
+        owner = Feed if phase == "compilation" else loop.RunLog
+        patch.setattr(owner, original.__name__, terminate)
+        result = fit(config, quiet)
+    assert not result.finished
+    assert result.step == (1 if phase == "compilation" else STEPS)
+    assert "stopped by SIGTERM" in quiet.export_text()
+    assert fit(config, quiet).finished
+    assert_same_end(config)
+
+
+def test_loss_that_is_not_finite_stops_the_run(small_run, tmp_path, quiet, monkeypatch):
+    take, taken = Feed.take, []
+
+    def poison(self):
+        """Breaks one parameter after the second step."""
+        if self.step == 2:
+            bias = self.state.params["head"]["classifier"]["bias"]
+            bias.set_value(bias.get_value() * np.nan)
+        train_one(self)
+
+    train_one = loop._Run._train_one
+    monkeypatch.setattr(loop._Run, "_train_one", poison)
+    monkeypatch.setattr(Feed, "take", lambda self: taken.append(take(self)) or taken[-1])
+    with pytest.raises(TrainingError, match="the loss is nan at step 3 .epoch 2.") as error:
+        fit(small_run(workdir=str(tmp_path)), quiet)
+    last = tmp_path / CHECKPOINTS / "last"
+    assert f"last good checkpoint: the one of step 2 in {tmp_path / CHECKPOINTS}" in str(
+        error.value
+    )
+    for index in taken[2].index:
+        assert f"shapes/train/{index:06d}" in str(error.value)
+    assert sorted(path.name for path in last.iterdir()) == ["1", "2"]
+
+
+def test_other_settings_in_the_same_directory_are_refused(uninterrupted, small_run, quiet):
+    config = small_run(workdir=uninterrupted.workdir, lr=0.5, image_size=(16, 16))
+    message = r"--image-size was 32 32, now 16 16; --lr was 0.05, now 0.5\): choose another --work"
+    with pytest.raises(ConfigError, match=message):
+        fit(config, quiet)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "ccnot"}, "no network is called 'ccnot'; did you mean ccnet"),
+        ({"data": "shape"}, "unknown data set 'shape': did you mean shapes"),
+        ({"override": ("chanels=3",)}, "no field 'chanels'; did you mean channels"),
+        ({"batch_size": 9, "devices": 2}, "--batch-size is 9, which 2 devices cannot share"),
+        ({"batch_size": 64}, "fewer than --batch-size 64"),
+    ],
+)
+def test_mistakes_leave_no_directory_behind(fields, message, small_run, tmp_path, quiet):
+    with pytest.raises(ValueError, match=message):
+        fit(small_run(workdir=str(tmp_path / "run"), **fields), quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_directory_of_something_else_is_refused(small_run, tmp_path, quiet):
+    (tmp_path / "config.json").write_text('{"editor": "vim"}')
+    with pytest.raises(ConfigError, match="unknown training setting 'editor'.*another --workdir"):
+        fit(small_run(workdir=str(tmp_path)), quiet)
+    assert (tmp_path / "config.json").read_text() == '{"editor": "vim"}'
+
+
+def test_lines_for_a_log_file(uninterrupted, small_run, tmp_path, quiet):
+    fit(small_run(workdir=str(tmp_path), max_steps=4), quiet)
+    text = quiet.export_text()
+    assert "20 training and 20 validation images, 1 x cpu, 6 steps (2 per epoch)" in text
+    assert "epoch 2/3  step 4/6  loss " in text
+    assert "img/s" in text

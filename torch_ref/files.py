@@ -1,0 +1,58 @@
+"""Reads and writes the model directories of `flaxseg.save` and `flaxseg.load`."""
+
+import os
+
+import torch
+from torch import nn
+
+from flaxseg.labels import LabelSet
+from flaxseg.model_dir import check_keys, make_header, read_directory, write_directory
+from flaxseg.preprocess import Preprocess
+from torch_ref.registry import create_model
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's count of batches: bookkeeping that the native file does not hold."""
+
+
+def load(directory: str | os.PathLike) -> nn.Module:
+    """The network of a model directory, in eval mode.
+
+    Raises:
+        CheckpointError: what is missing, broken or does not fit, by file and key.
+    """
+    header, arrays = read_directory(directory)
+    model = create_model(header.config)
+    expected = {key: tuple(value.shape) for key, value in _weights(model).items()}
+    check_keys(expected, arrays, f"the weights of {directory}")
+    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
+    return model.eval()
+
+
+def save(
+    model: nn.Module,
+    directory: str | os.PathLike,
+    *,
+    labels: LabelSet | None = None,
+    preprocess: Preprocess | None = None,
+    name: str | None = None,
+) -> None:
+    """Writes a model directory that `flaxseg.load` reads too.
+
+    Args:
+        model: a network of this package.
+        directory: where to write; a model directory there is replaced.
+        labels: class names and colours; numbered ones if None.
+        preprocess: normalisation of the images; ImageNet's if None.
+        name: the registry name to note; the architecture's if None.
+
+    Raises:
+        CheckpointError: the place holds something else than a model directory.
+    """
+    header = make_header(model.config, labels=labels, preprocess=preprocess, name=name)
+    arrays = {key: value.detach().cpu().numpy() for key, value in _weights(model).items()}
+    write_directory(directory, header, arrays)
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in model.state_dict().items() if not k.endswith(COUNTER)}

@@ -1,0 +1,33 @@
+"""Networks by name or configuration."""
+
+from typing import Any
+
+from torch import nn
+
+from flaxseg.models import CCNetConfig, get_config, override
+from torch_ref.ccnet import CCNet
+
+NETWORKS: dict[type, type[nn.Module]] = {CCNetConfig: CCNet}
+"""The network that each configuration class describes."""
+
+
+def create_model(
+    name_or_config: str | CCNetConfig, num_classes: int | None = None, **overrides: Any
+) -> nn.Module:
+    """Builds a freshly initialised network in train mode, float32.
+
+    Args:
+        name_or_config: one of `flaxseg.list_models()`, or a configuration.
+        num_classes: classes to tell apart; the configuration's number if None.
+        **overrides: configuration fields; dotted names such as "backbone.width" reach nested ones.
+
+    Raises:
+        ConfigError: unknown name or field.
+    """
+    if num_classes is not None:
+        overrides["num_classes"] = num_classes
+    if isinstance(name_or_config, str):
+        config = get_config(name_or_config, **overrides)
+    else:
+        config = override(name_or_config, overrides)
+    return NETWORKS[type(config)](config)
