@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 .PHONY: train test lint types suite parity format clean
 
 train: $(VENV)/.train
-	$(BIN)/python train.py --model ccnet
+	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128
 
 test: lint types suite
 

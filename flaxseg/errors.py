@@ -4,6 +4,9 @@ Every message names the offending file, key or flag, the value found, the value 
 mend. The command line prints the message alone and exits with 2.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class FlaxsegError(ValueError):
     """Base of every error that the caller can mend."""
@@ -23,3 +26,10 @@ class CheckpointError(FlaxsegError):
 
 class TrainingError(FlaxsegError):
     """A training run that cannot go on, such as a non-finite loss."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name, such as "; did you mean ccnet?"."""
+    known = list(known)
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"

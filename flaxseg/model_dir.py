@@ -74,8 +74,8 @@ def make_header(
             f"label set {labels.name!r} has {labels.num_classes} classes, "
             f"the model has {config.num_classes}: pass the labels it was trained with"
         )
-    name = name or models.config_to_json(config)["architecture"]
-    return Header(name, config, labels, preprocess or Preprocess())
+    architecture: str = models.config_to_json(config)["architecture"]
+    return Header(name or architecture, config, labels, preprocess or Preprocess())
 
 
 def write_directory(directory: str | os.PathLike, header: Header, arrays: Mapping[str, np.ndarray]):

@@ -63,7 +63,7 @@ def fill(model: models.Model, arrays: Mapping[str, np.ndarray]) -> models.Model:
     flat = {_key(path): leaf for path, leaf in nnx.to_flat_state(state)}
     for key, leaf in flat.items():
         array = np.asarray(arrays[key])
-        axes = TORCH_AXES.get(leaf.get_metadata().get("layout"))
+        axes = _torch_axes(leaf)
         ours = array.transpose(np.argsort(axes)) if axes else array
         leaf.set_value(jnp.asarray(ours, leaf.get_value().dtype))
     nnx.update(model, state)
@@ -122,7 +122,7 @@ def load_with_meta(directory: str | os.PathLike, *, dtype: DTypeLike = jnp.float
 
 def to_torch_axes(leaf: nnx.Variable, array: np.ndarray) -> np.ndarray:
     """The array of a variable in torch's axis order."""
-    axes = TORCH_AXES.get(leaf.get_metadata().get("layout"))
+    axes = _torch_axes(leaf)
     return array.transpose(axes) if axes else array
 
 
@@ -135,9 +135,14 @@ def _key(path: tuple[Any, ...]) -> str:
     return ".".join(map(str, path))
 
 
+def _torch_axes(leaf: nnx.Variable) -> tuple[int, ...] | None:
+    layout = leaf.get_metadata().get("layout")
+    return None if layout is None else TORCH_AXES[layout]
+
+
 def _torch_shape(leaf: nnx.Variable) -> tuple[int, ...]:
     shape = leaf.get_value().shape
-    axes = TORCH_AXES.get(leaf.get_metadata().get("layout"))
+    axes = _torch_axes(leaf)
     return tuple(shape[axis] for axis in axes) if axes else tuple(shape)
 
 

@@ -8,13 +8,13 @@ from torch import nn
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import check_keys, make_header, read_directory, write_directory
 from flaxseg.preprocess import Preprocess
-from torch_ref.registry import create_model
+from torch_ref.registry import Network, create_model
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's count of batches: bookkeeping that the native file does not hold."""
 
 
-def load(directory: str | os.PathLike) -> nn.Module:
+def load(directory: str | os.PathLike) -> Network:
     """The network of a model directory, in eval mode.
 
     Raises:
@@ -30,7 +30,7 @@ def load(directory: str | os.PathLike) -> nn.Module:
 
 
 def save(
-    model: nn.Module,
+    model: Network,
     directory: str | os.PathLike,
     *,
     labels: LabelSet | None = None,

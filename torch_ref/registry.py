@@ -2,18 +2,19 @@
 
 from typing import Any
 
-from torch import nn
-
-from flaxseg.models import CCNetConfig, get_config, override
+from flaxseg.models import CCNetConfig, Config, get_config, override
 from torch_ref.ccnet import CCNet
 
-NETWORKS: dict[type, type[nn.Module]] = {CCNetConfig: CCNet}
+Network = CCNet
+"""Any network of this package."""
+
+NETWORKS: dict[type[Config], type[Network]] = {CCNetConfig: CCNet}
 """The network that each configuration class describes."""
 
 
 def create_model(
-    name_or_config: str | CCNetConfig, num_classes: int | None = None, **overrides: Any
-) -> nn.Module:
+    name_or_config: str | Config, num_classes: int | None = None, **overrides: Any
+) -> Network:
     """Builds a freshly initialised network in train mode, float32.
 
     Args:

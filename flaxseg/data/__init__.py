@@ -1,6 +1,5 @@
 """Data sets, augmentation and loading: file -> Source[i] -> Example -> transform -> Batch."""
 
-import difflib
 import os
 from collections.abc import Callable
 
@@ -18,7 +17,7 @@ from flaxseg.data.transforms import MEAN_PIXEL as MEAN_PIXEL
 from flaxseg.data.transforms import EvalTransform as EvalTransform
 from flaxseg.data.transforms import TrainTransform as TrainTransform
 from flaxseg.data.transforms import Transform as Transform
-from flaxseg.errors import DataError
+from flaxseg.errors import DataError, did_you_mean
 
 PathLike = str | os.PathLike
 
@@ -44,9 +43,7 @@ def open_source(
         DataError: unknown name or split, or a folder or file that does not fit.
     """
     if name not in DATASETS:
-        close = difflib.get_close_matches(name.lower(), DATASETS, cutoff=0.7)
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise DataError(f"unknown data set {name!r}: {hint}known are {', '.join(list_datasets())}")
+        raise DataError(f"no data set is called {name!r}{did_you_mean(name, list_datasets())}")
     return DATASETS[name](split, data_dir, image_size, cache_dir)
 
 

@@ -188,13 +188,13 @@ class CCNet(nnx.Module):
         if resize:
             # Interpolation weights sum to 1, so classifying before enlarging is the same
             # function for 1 / 64 of the classifier's work.
-            logits = tuple(self._enlarge(x, images.shape[1:3]) for x in logits)
+            logits = tuple(self._enlarge(x, images.shape[1], images.shape[2]) for x in logits)
         return Output(logits[0], logits[1:])
 
-    def _enlarge(self, logits: jax.Array, image_size: tuple[int, int]) -> jax.Array:
-        _, height, width, _ = logits.shape
-        size = (8 * height, 8 * width) if self.config.upsample == "x8" else image_size
-        return ops.resize_bilinear(logits, size, align_corners=self.config.align_corners)
+    def _enlarge(self, logits: jax.Array, height: int, width: int) -> jax.Array:
+        if self.config.upsample == "x8":
+            height, width = (8 * side for side in logits.shape[1:3])
+        return ops.resize_bilinear(logits, (height, width), align_corners=self.config.align_corners)
 
 
 def _head_inits(config: CCNetConfig) -> tuple[init.Initializer, dict[str, init.Initializer]]:

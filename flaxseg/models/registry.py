@@ -1,7 +1,6 @@
 """Networks by name, and configurations to and from JSON."""
 
 import dataclasses
-import difflib
 import fnmatch
 import typing
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from flax import nnx
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from flaxseg.errors import ConfigError
+from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.models import ccnet
 
 Config = ccnet.CCNetConfig
@@ -49,7 +48,7 @@ def get_config(name: str, **overrides: Any) -> Config:
     for entry in ARCHITECTURES.values():
         if name in entry.variants:
             return override(entry.variants[name], overrides)
-    raise ConfigError(f"no network is called {name!r}{_did_you_mean(name, list_models())}")
+    raise ConfigError(f"no network is called {name!r}{did_you_mean(name, list_models())}")
 
 
 def create_model(
@@ -116,7 +115,7 @@ def config_from_json(values: dict[str, Any]) -> Config:
     name = values.pop("architecture", None)
     if name not in ARCHITECTURES:
         raise ConfigError(
-            f"architecture {name!r} is unknown{_did_you_mean(str(name), list(ARCHITECTURES))}"
+            f"architecture {name!r} is unknown{did_you_mean(str(name), list(ARCHITECTURES))}"
         )
     return _replace(ARCHITECTURES[name].config(), values, "")
 
@@ -145,7 +144,7 @@ def _replace(config: Any, values: dict[str, Any], prefix: str) -> Any:
             known = [prefix + name for name in hints]
             raise ConfigError(
                 f"{type(config).__name__} has no field {prefix + key!r}"
-                f"{_did_you_mean(prefix + key, known)}"
+                f"{did_you_mean(prefix + key, known)}"
             )
         current = getattr(config, key)
         if dataclasses.is_dataclass(current) and isinstance(value, dict):
@@ -184,8 +183,3 @@ def _architecture_of(config: Config) -> tuple[str, Architecture]:
         if type(config) is entry.config:
             return name, entry
     raise ConfigError(f"{type(config).__name__} is not the configuration of a known network")
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(known)}"

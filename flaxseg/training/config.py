@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import difflib
 import json
 import math
 import types
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from flaxseg.errors import ConfigError
+from flaxseg.errors import ConfigError, did_you_mean
 
 WHERE_AND_HOW_FAST = frozenset(
     {"workdir", "data_dir", "devices", "check_labels", "checkpoint_every", "max_steps", "recipe"}
@@ -162,7 +161,7 @@ class TrainConfig:
         names = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in names:
-                raise ConfigError(f"unknown training setting {key!r}{close_matches(key, names)}")
+                raise ConfigError(f"unknown training setting {key!r}{did_you_mean(key, names)}")
         tuples: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
@@ -195,13 +194,6 @@ def show(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return " ".join(show(item) for item in value) or "empty"
     return str(value)
-
-
-def close_matches(name: str, known: typing.Iterable[str]) -> str:
-    """The end of an error message that proposes names, such as '; did you mean ...?'."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {', '.join(close)}?" if close else f"; known: {', '.join(known)}"
 
 
 def differences(there: TrainConfig, here: TrainConfig) -> list[str]:
@@ -247,7 +239,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            close = close_matches(str(value), choices)
+            close = did_you_mean(str(value), choices)
             raise ConfigError(f"{flag(name)} is {value!r}, it must be one of {choices}{close}")
     elif not _is_a(value, hint):
         words = getattr(hint, "__name__", None) if isinstance(hint, type) else None

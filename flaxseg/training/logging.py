@@ -102,17 +102,17 @@ class RunLog:
     def __exit__(self, *exception) -> None:
         self._events.close()
 
-    def step(self, reading: Reading, epoch: int) -> bool:
-        """Takes a training step; returns whether it completed a row."""
+    def step(self, reading: Reading, epoch: int) -> float | None:
+        """Takes a training step; returns the row's mean loss if it completed one."""
         self.losses.append(reading.loss)
         if reading.step % self._log_every and reading.step != self._total:
-            return False
+            return None
         loss = math.fsum(self.losses) / len(self.losses)
         self.losses.clear()
         values = {"loss": loss, "grad_norm": reading.grad_norm, "lr": reading.lr}
         self._file.write(reading.step, epoch, values)
         self._add("train", values, reading.step)
-        return True
+        return loss
 
     def speed(self, images_per_second: float, step: int) -> None:
         """Takes the speed of training, for TensorBoard alone."""

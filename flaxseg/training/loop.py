@@ -129,9 +129,9 @@ class _Run:
         if not reading.finite:
             raise self._not_finite(reading)
         epoch = self.setup.epoch(reading.step)
-        logged = self.log.step(reading, epoch)
-        self.progress.step(reading, epoch, logged=logged)
-        if logged and self.progress.images_per_second:
+        mean_loss = self.log.step(reading, epoch)
+        self.progress.step(reading, epoch, mean_loss)
+        if mean_loss is not None and self.progress.images_per_second:
             self.log.speed(self.progress.images_per_second, reading.step)
 
     def _checkpoint_is_due(self) -> bool:
@@ -161,8 +161,10 @@ class _Run:
 
     def _draw_overlays(self, epoch: int) -> None:
         datasets = self.setup.datasets
+        # Spread over the split: neighbours are often frames of one film.
         count = min(OVERLAY_EXAMPLES, len(datasets.val))
-        examples = [datasets.eval_transform(datasets.val[i]) for i in range(count)]
+        chosen = np.linspace(0, len(datasets.val) - 1, count).astype(int).tolist()
+        examples = [datasets.eval_transform(datasets.val[i]) for i in chosen]
         params, stats = self.state.params, self.state.stats
         predictions = [
             np.asarray(self.setup.label_fn(params, stats, example.image[None]))[0]
@@ -173,7 +175,7 @@ class _Run:
             [example.label for example in examples],
             predictions,
             datasets.val.labels,
-            captions=[datasets.val.name(i) for i in range(count)],
+            captions=[datasets.val.name(i) for i in chosen],
         )
         folder = self.config.directory / workdir.OVERLAYS
         folder.mkdir(exist_ok=True)

@@ -27,6 +27,7 @@ class TrainingProgress:
         self._start, self._total = start, total
         self._epochs, self._batch_size = epochs, batch_size
         self._clock = _Clock()
+        self._loss: float | None = None
         self._last_line = -_SECONDS_BETWEEN_LINES
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -51,17 +52,23 @@ class TrainingProgress:
         """Speed of the steps alone, without compilation and evaluation; None before the second."""
         return self._clock.rate(self._batch_size)
 
-    def step(self, reading: Reading, epoch: int, *, logged: bool) -> None:
-        """Takes a step; off a terminal only logged ones give lines, and not too many of them."""
+    def step(self, reading: Reading, epoch: int, mean_loss: float | None) -> None:
+        """Takes a step, and the mean loss of the steps before it if they completed a row.
+
+        Off a terminal only rows give lines, and not too many of them.
+        """
         self._clock.tick()
         rate = self.images_per_second
         speed = f"{rate:.1f} img/s" if rate else "- img/s"
-        numbers = f"loss {reading.loss:.4f}  lr {reading.lr:.3g}  {speed}"
+        if mean_loss is not None:
+            self._loss = mean_loss
+        loss = reading.loss if self._loss is None else self._loss
+        numbers = f"loss {loss:.4f}  lr {reading.lr:.3g}  {speed}"
         where = f"epoch {epoch}/{self._epochs}"
         self._bar.update(self._task, completed=reading.step, description=where, numbers=numbers)
         now = time.monotonic()
         quiet = self.console.is_terminal or now - self._last_line < _SECONDS_BETWEEN_LINES
-        if logged and not quiet:
+        if mean_loss is not None and not quiet:
             self._last_line = now
             left = _duration(self._clock.seconds(self._total - reading.step))
             line = f"{where}  step {reading.step}/{self._total}  {numbers}  {left} left"

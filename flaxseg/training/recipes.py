@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any
 
-from flaxseg.errors import ConfigError
-from flaxseg.training.config import TrainConfig, close_matches
+from flaxseg.errors import ConfigError, did_you_mean
+from flaxseg.training.config import TrainConfig
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "shapes": {
-        "epochs": 10,
+        "epochs": 4,
         "batch_size": 8,
         "image_size": (64, 64),
         "lr": 0.05,
@@ -73,7 +73,7 @@ def make_config(
 
 def _settings(model: str, data: str, recipe: str) -> dict[str, Any]:
     if recipe not in RECIPES:
-        raise ConfigError(f"--recipe {recipe!r} is unknown{close_matches(recipe, RECIPES)}")
+        raise ConfigError(f"--recipe {recipe!r} is unknown{did_you_mean(recipe, RECIPES)}")
     if recipe == "default":
         return _DEFAULTS.get(data, _PHOTOGRAPHS)
     if model not in _TUTORIALS:

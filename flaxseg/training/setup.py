@@ -116,7 +116,7 @@ class Setup:
     config: TrainConfig
     datasets: Datasets
     mesh: Mesh
-    model_config: models.CCNetConfig
+    model_config: models.Config
     graphdef: nnx.GraphDef
     tx: optax.GradientTransformation
     schedule: optax.Schedule
@@ -227,6 +227,6 @@ class Setup:
         """The compiled prediction of label maps."""
         return make_label_fn(self.graphdef, self.datasets.val.labels, self.preprocess)
 
-    def model(self, state: TrainState) -> models.CCNet:
+    def model(self, state: TrainState) -> models.Model:
         """The network with the variables of a state."""
         return nnx.merge(self.graphdef, state.params, state.stats)

@@ -18,9 +18,9 @@ def test_shapes_take_the_image_size():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("shape", {}, "unknown data set 'shape': did you mean shapes.*known are camvid, shapes"),
-        ("CamVid", {}, "unknown data set 'CamVid': did you mean camvid"),
-        ("pets", {}, "unknown data set 'pets': known are camvid, shapes"),
+        ("shape", {}, "no data set is called 'shape'; did you mean shapes"),
+        ("CamVid", {}, "no data set is called 'CamVid'; did you mean camvid"),
+        ("pets", {}, "no data set is called 'pets'; known: camvid, shapes"),
         ("camvid", {}, "camvid needs its folder: give --data-dir"),
         ("shapes", {"data_dir": "x"}, "shapes has no files: drop --data-dir x"),
     ],

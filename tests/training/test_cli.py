@@ -65,7 +65,10 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --lr=-1", "--lr is -1.0, it must be above 0"),
         ("train --recipe turorial", "--recipe 'turorial' is unknown; did you mean tutorial?"),
         ("train --model ccnat --workdir {}", "no network is called 'ccnat'; did you mean ccnet"),
-        ("train --data shopes --workdir {}", "unknown data set 'shopes': did you mean shapes?"),
+        (
+            "train --data shopes --workdir {}",
+            "no data set is called 'shopes'; did you mean shapes?",
+        ),
         ("train --lerning-rate 1", "Unrecognized options: --lerning-rate, 1"),
         ("train --schedule poli", "invalid choice 'poli' for argument '--schedule'"),
         ("train --batch-size many", "many"),

@@ -160,7 +160,7 @@ def test_other_settings_in_the_same_directory_are_refused(uninterrupted, small_r
     ("fields", "message"),
     [
         ({"model": "ccnot"}, "no network is called 'ccnot'; did you mean ccnet"),
-        ({"data": "shape"}, "unknown data set 'shape': did you mean shapes"),
+        ({"data": "shape"}, "no data set is called 'shape'; did you mean shapes"),
         ({"override": ("chanels=3",)}, "no field 'chanels'; did you mean channels"),
         ({"batch_size": 9, "devices": 2}, "--batch-size is 9, which 2 devices cannot share"),
         ({"batch_size": 64}, "fewer than --batch-size 64"),
