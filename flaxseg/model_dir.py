@@ -26,6 +26,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = "flaxseg"
 FORMAT_VERSION = 1
+MOST_COMPARISONS = 10_000
 
 
 class Header(NamedTuple):
@@ -137,7 +138,9 @@ def check_keys(
     ]
     if not (missing or unexpected or misshapen):
         return
-    unexpected = [key + _near(key, missing) for key in unexpected]
+    # Names that do not fit at all are many, and comparing each with each would take minutes.
+    few = len(unexpected) * len(missing) <= MOST_COMPARISONS
+    unexpected = [key + _near(key, missing) if few else key for key in unexpected]
     groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     lines = [f"{len(keys)} {name}: {', '.join(keys)}" for name, keys in groups.items() if keys]
     raise CheckpointError(f"{what} do not fit the network; {'; '.join(lines)}")

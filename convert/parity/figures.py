@@ -107,12 +107,12 @@ def eval_figure(flax: FlaxRun, case: Case) -> Figure:
 def step_figures(flax: FlaxRun, case: Case) -> Iterator[Figure]:
     """Outputs, gradients and running statistics of one training step."""
     runs = []
-    for batch in case.batches[: RUNS if flax.dtype == "float32" else 1]:
-        exact, near = (case.torch(dtype).step(batch) for dtype in ("float64", "float32"))
-        runs.append((flax.step(batch), exact, near))
+    for batch in case.batches[: _run_count(flax.dtype)]:
+        twins = (case.torch(dtype).step(batch) for dtype in _references(flax.dtype))
+        runs.append((flax.step(batch), *twins))
     yield _compare("train: logits and aux", flax.dtype, _step_outputs_apart, runs, 1e-10)
     yield _compare("train: worst gradient", flax.dtype, gradients_apart, runs, 1e-8)
-    ours, exact, _ = runs[0]
+    ours, exact, *_ = runs[0]
     bound = 1e-10 if flax.dtype == "float64" else 1e-5
     value = statistics_apart(ours, exact)
     yield Figure("train: running statistics", flax.dtype, value, bound)
@@ -122,12 +122,10 @@ def training_figures(flax: FlaxRun, case: Case) -> Iterator[Figure]:
     """The losses of a short training with each optimiser."""
     for name, optimizer in OPTIMIZERS.items():
         runs = []
-        for run in range(RUNS if flax.dtype == "float32" else 1):
+        for run in range(_run_count(flax.dtype)):
             batches = case.batches[run:] + case.batches[:run]
-            exact, near = (
-                case.torch(dtype).train(batches, optimizer) for dtype in ("float64", "float32")
-            )
-            runs.append((flax.train(batches, optimizer), exact, near))
+            twins = (case.torch(d).train(batches, optimizer) for d in _references(flax.dtype))
+            runs.append((flax.train(batches, optimizer), *twins))
         what = f"{len(case.batches)} steps of {name}: loss"
         yield _compare(what, flax.dtype, losses_apart, runs, 1e-8)
 
@@ -184,7 +182,7 @@ def _step_outputs_apart(ours: Step, exact: Step) -> float:
 
 
 def _compare(
-    what: str, dtype: str, apart: Callable, runs: Sequence[tuple[Any, Any, Any]], bound: float
+    what: str, dtype: str, apart: Callable, runs: Sequence[tuple[Any, ...]], bound: float
 ) -> Figure:
     """The worst in float64; in float32 the mean distance against that of torch's float32.
 
@@ -192,14 +190,23 @@ def _compare(
         what: name of the figure.
         dtype: of the Flax run.
         apart: distance of two results, a number or an array.
-        runs: results of Flax, of torch in float64 and of torch in float32.
+        runs: results of Flax, of torch in float64 and, for float32, of torch in float32.
         bound: for float64.
     """
-    distances = [apart(ours, exact) for ours, exact, _ in runs]
+    distances = [apart(ours, exact) for ours, exact, *_ in runs]
     if dtype == "float64":
         return Figure(what, dtype, float(np.max(distances)), bound)
     of_torch = [apart(near, exact) for _, exact, near in runs]
     return Figure(what, dtype, _mean(distances), TIMES_TORCH * _mean(of_torch))
+
+
+def _run_count(dtype: str) -> int:
+    return 1 if dtype == "float64" else RUNS
+
+
+def _references(dtype: str) -> tuple[str, ...]:
+    """Float64 is the truth; torch's float32 says how near to it float32 comes."""
+    return ("float64",) if dtype == "float64" else ("float64", "float32")
 
 
 def _mean(distances: Sequence[float | np.ndarray]) -> float:

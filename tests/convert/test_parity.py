@@ -6,6 +6,7 @@ import io
 import jax
 import numpy as np
 import pytest
+import torch
 from jax import numpy as jnp
 from rich.console import Console
 
@@ -16,6 +17,15 @@ from flaxseg.models import get_config
 from flaxseg.ops import BatchNorm, criss_cross
 
 SIZE = (33, 47)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_torch_thread():
+    """More of them stall each other on networks this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=command.CONFIGS)
@@ -72,8 +82,7 @@ def tiny() -> figures.Case:
 
 
 def noticed(run: FlaxRun, case: figures.Case) -> bool:
-    measured = [figures.eval_figure(run, case), *figures.step_figures(run, case)]
-    return not all(figure.passed for figure in measured)
+    return not figures.eval_figure(run, case).passed
 
 
 def reconfigured(case: figures.Case, **changes) -> FlaxRun:
@@ -131,14 +140,15 @@ MUTATIONS = [
     other_corners,
     other_eps,
     no_diagonal_mask,
-    biased_running_variance,
     other_concat_order,
     one_attention,
 ]
 
 
 def test_the_unchanged_network_passes(tiny):
-    assert not noticed(tiny.flax("float64"), tiny)
+    run = tiny.flax("float64")
+    assert not noticed(run, tiny)
+    check(*figures.step_figures(run, tiny))
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS)
@@ -146,7 +156,7 @@ def test_a_mutation_is_noticed(mutate, tiny, monkeypatch):
     assert noticed(mutate(tiny, monkeypatch), tiny)
 
 
-def test_the_running_variance_alone_gives_it_away(tiny, monkeypatch):
+def test_a_biased_running_variance_is_noticed(tiny, monkeypatch):
     run = biased_running_variance(tiny, monkeypatch)
     failed = [f.what for f in figures.step_figures(run, tiny) if not f.passed]
     assert failed == ["train: running statistics"]

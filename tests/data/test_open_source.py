@@ -20,7 +20,7 @@ def test_shapes_take_the_image_size():
     [
         ("shape", {}, "no data set is called 'shape'; did you mean shapes"),
         ("CamVid", {}, "no data set is called 'CamVid'; did you mean camvid"),
-        ("pets", {}, "no data set is called 'pets'; known: camvid, shapes"),
+        ("ade20k", {}, "no data set is called 'ade20k'; known: camvid, shapes"),
         ("camvid", {}, "camvid needs its folder: give --data-dir"),
         ("shapes", {"data_dir": "x"}, "shapes has no files: drop --data-dir x"),
     ],
