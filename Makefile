@@ -8,7 +8,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 .PHONY: train test lint types suite parity format clean
 
 train: $(VENV)/.train
-	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128
+	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128 \
+		--workdir runs/quickstart
 
 test: lint types suite
 

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from convert.changes import Shape
-from convert.rules import COUNTER
 from flaxseg import models, native
-from flaxseg.model_dir import check_keys
+from flaxseg.model_dir import COUNTER, check_keys
 
 
 def to_torch(flax_model: models.Model, torch_model: nn.Module) -> nn.Module:

@@ -14,9 +14,7 @@ import numpy as np
 from convert.changes import KEEP, Change, Shape
 from convert.templates import Fields, KeyOrder, Template
 from flaxseg.errors import CheckpointError
-from flaxseg.model_dir import check_keys
-
-COUNTER = "num_batches_tracked"
+from flaxseg.model_dir import COUNTER, check_keys
 
 
 @dataclasses.dataclass(frozen=True)

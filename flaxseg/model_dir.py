@@ -8,7 +8,6 @@ import difflib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,8 @@ WEIGHTS_FILE = "model.safetensors"
 FORMAT = "flaxseg"
 FORMAT_VERSION = 1
 MOST_COMPARISONS = 10_000
+COUNTER = "num_batches_tracked"
+"""torch's count of the batches a BatchNorm has seen: bookkeeping that no native file holds."""
 
 
 class Header(NamedTuple):
@@ -63,8 +64,8 @@ def make_header(
     preprocess: Preprocess | None = None,
     name: str | None = None,
 ) -> Header:
-    """A header, with numbered classes, ImageNet's normalisation and the architecture's name
-    where nothing is given.
+    """A header, with numbered classes, ImageNet's normalisation and the registry's name for the
+    configuration where nothing is given.
 
     Raises:
         CheckpointError: labels and configuration differ in their number of classes.
@@ -75,29 +76,37 @@ def make_header(
             f"label set {labels.name!r} has {labels.num_classes} classes, "
             f"the model has {config.num_classes}: pass the labels it was trained with"
         )
-    architecture: str = models.config_to_json(config)["architecture"]
-    return Header(name or architecture, config, labels, preprocess or Preprocess())
+    return Header(name or models.name_of(config), config, labels, preprocess or Preprocess())
 
 
 def write_directory(directory: str | os.PathLike, header: Header, arrays: Mapping[str, np.ndarray]):
     """Writes a model directory; one that exists is replaced only once the new one is whole.
 
     Raises:
-        CheckpointError: the place holds something else than a model directory.
+        CheckpointError: the place holds something else than a model directory, or cannot be
+            written; what was there is untouched.
     """
-    target = Path(directory)
-    if target.exists() and not (target / CONFIG_FILE).is_file() and not _is_empty(target):
-        raise CheckpointError(f"{target} exists and is no model directory: choose another place")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    target = Path(directory).absolute()
+    staging, aside = _neighbours(target)
     try:
+        if target.exists() and not _is_replaceable(target):
+            raise CheckpointError(
+                f"{target} exists and is no model directory: choose another place"
+            )
+        _clear_up(target)
+        staging.mkdir(parents=True)
         tensors = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
         save_file(tensors, staging / WEIGHTS_FILE, metadata={"format": "pt"})
         (staging / CONFIG_FILE).write_text(json.dumps(header.to_json(), indent=2) + "\n")
-        staging.chmod(0o755)
-        _swap_in(staging, target)
+        if target.exists():
+            target.rename(aside)
+        staging.rename(target)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{target} cannot be written ({error}); what was there before is whole"
+        ) from None
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _clear_up(target)
 
 
 def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, np.ndarray]]:
@@ -107,6 +116,10 @@ def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, np.n
         CheckpointError: a file is missing or broken.
     """
     directory = Path(directory)
+    aside = _neighbours(directory.absolute())[1]
+    if not directory.exists() and aside.exists():
+        # A writer was killed, or is busy, between stepping aside and moving in.
+        directory = aside
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
             raise CheckpointError(
@@ -173,16 +186,32 @@ def _near(key: str, candidates: list[str]) -> str:
     return f" (near {close[0]})" if close else ""
 
 
-def _is_empty(target: Path) -> bool:
-    return target.is_dir() and not any(target.iterdir())
+def _is_replaceable(target: Path) -> bool:
+    """Whether a directory is empty, or holds a model of ours and nothing else."""
+    if not target.is_dir():
+        return False
+    names = {path.name for path in target.iterdir()}
+    if not names <= {CONFIG_FILE, WEIGHTS_FILE}:
+        return False
+    return CONFIG_FILE not in names or _is_ours(target / CONFIG_FILE)
 
 
-def _swap_in(staging: Path, target: Path):
-    """Renames staging to target; a directory there steps aside first and goes last."""
-    if not target.exists():
-        staging.rename(target)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    target.rename(aside / "old")
-    staging.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
+def _is_ours(config_file: Path) -> bool:
+    try:
+        return json.loads(config_file.read_text())["format"] == FORMAT
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _neighbours(target: Path) -> tuple[Path, Path]:
+    """Where a new model is written, and where the old one waits until the new one is in place."""
+    return target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+
+
+def _clear_up(target: Path):
+    """Removes what a killed writer left; its old model moves back if no new one took its place."""
+    staging, aside = _neighbours(target)
+    if aside.exists() and not target.exists():
+        aside.rename(target)
+    for leftover in (staging, aside):
+        shutil.rmtree(leftover, ignore_errors=True)

@@ -85,7 +85,7 @@ def save(
         directory: where to write.
         labels: class names and colours; numbered ones if None.
         preprocess: normalisation of the images; ImageNet's if None.
-        name: the registry name to note; the architecture's if None.
+        name: the registry name to note; the registry's for its configuration if None.
 
     Raises:
         CheckpointError: the place holds something else than a model directory, or no class

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ from flax import nnx
 from jax import numpy as jnp
 from safetensors.numpy import load_file, save_file
 
-from flaxseg import Preprocess, model_dir, models, native
+from flaxseg import Preprocess, models, native
 from flaxseg.errors import CheckpointError
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
@@ -71,23 +73,59 @@ def test_saving_again_replaces_and_leaves_nothing_behind(model, saved):
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
-def test_a_failed_save_leaves_the_old_model(model, saved, monkeypatch):
-    def full_disk(*args, **kwargs):
-        raise OSError("No space left on device")
+def test_a_full_disk_leaves_the_old_model(model, saved):
+    script = f"""
+import resource, signal, sys
+from flaxseg import native
+from flaxseg.errors import CheckpointError
 
-    monkeypatch.setattr(model_dir, "save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        native.save(model, saved)
-    monkeypatch.undo()
+model = native.load({str(saved)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    native.save(model, {str(saved)!r})
+except CheckpointError as error:
+    sys.exit(0 if "cannot be written" in str(error) else str(error))
+sys.exit("the disk was not full")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
     assert_same(native.load(saved), model)
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
-def test_saving_over_something_else_is_refused(model, tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
+def test_a_writer_killed_between_the_renames_loses_nothing(model, saved):
+    aside, staging = saved.with_name(".model.old"), saved.with_name(".model.new")
+    saved.rename(aside)
+    staging.mkdir()
+    (staging / WEIGHTS_FILE).write_bytes(b"half")
+    assert_same(native.load(saved), model)
+    native.save(model, saved)
+    assert_same(native.load(saved), model)
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"thesis.txt": "years of work"},
+        {CONFIG_FILE: "{}"},
+        {CONFIG_FILE: '{"model": "ccnet"}', "metrics.csv": "step,loss"},
+        {CONFIG_FILE: '{"format": "flaxseg"}', "metrics.csv": "step,loss"},
+    ],
+)
+def test_saving_over_something_else_is_refused(model, tmp_path, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
     with pytest.raises(CheckpointError, match="exists and is no model directory"):
         native.save(model, tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_saving_over_a_file_is_refused(model, tmp_path):
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists and is no model directory"):
+        native.save(model, tmp_path / "model")
+    assert (tmp_path / "model").read_text() == "mine"
 
 
 def test_labels_must_fit_the_model(model, tmp_path):

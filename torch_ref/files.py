@@ -6,12 +6,9 @@ import torch
 from torch import nn
 
 from flaxseg.labels import LabelSet
-from flaxseg.model_dir import check_keys, make_header, read_directory, write_directory
+from flaxseg.model_dir import COUNTER, check_keys, make_header, read_directory, write_directory
 from flaxseg.preprocess import Preprocess
 from torch_ref.registry import Network, create_model
-
-COUNTER = "num_batches_tracked"
-"""BatchNorm's count of batches: bookkeeping that the native file does not hold."""
 
 
 def load(directory: str | os.PathLike) -> Network:

@@ -6,11 +6,8 @@ with the stride in the 3x3 convolution. Shapes are those of torchvision's checkp
 
 from torch import Tensor, nn
 
-from flaxseg.models.resnet import ResNetConfig
+from flaxseg.models.resnet import EXPANSION, ResNetConfig
 from torch_ref.blocks import ConvBN, kaiming_normal_
-
-EXPANSION = 4
-
 
 class Downsample(nn.Module):
     """Shortcut of a block that changes stride or channels: 1x1 convolution and norm."""

@@ -7,7 +7,7 @@ error takes a value across a ReLU's corner, so both sides are averaged over seve
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,7 +46,8 @@ class Figure:
     Attributes:
         what: which quantity, in which mode.
         dtype: of the Flax run.
-        value: the relative difference from torch in float64, or a count.
+        value: the relative difference from torch in float64, unless `what` says otherwise; or a
+            count.
         bound: the largest value that passes.
     """
 
@@ -59,6 +60,14 @@ class Figure:
     def passed(self) -> bool:
         """Whether the value is within the bound; NaN is not."""
         return bool(self.value <= self.bound)
+
+
+class Row(NamedTuple):
+    """A figure and where it was taken."""
+
+    network: str
+    size: tuple[int, int]
+    figure: Figure
 
 
 class Case(NamedTuple):
@@ -150,7 +159,7 @@ def round_trip_figures(case: Case) -> Iterator[Figure]:
 
 def outputs_apart(ours: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> float:
     """Largest difference over the largest reference value, of the worst output."""
-    return max(_relative(a, b) for a, b in zip(ours, exact, strict=True))
+    return _worst(_relative(a, b) for a, b in zip(ours, exact, strict=True))
 
 
 def gradients_apart(ours: Step, exact: Step) -> float:
@@ -159,7 +168,7 @@ def gradients_apart(ours: Step, exact: Step) -> float:
         return np.inf
     norms = {key: float(np.linalg.norm(g)) for key, g in exact.gradients.items()}
     least = LEAST_SHARE * float(np.linalg.norm(list(norms.values())))
-    return max(
+    return _worst(
         float(np.linalg.norm(ours.gradients[key] - exact.gradients[key])) / max(norm, least)
         for key, norm in norms.items()
     )
@@ -169,7 +178,7 @@ def statistics_apart(ours: Step, exact: Step) -> float:
     """Largest difference over the largest reference value, of the worst running statistic."""
     if ours.statistics.keys() != exact.statistics.keys():
         return np.inf
-    return max(_relative(ours.statistics[key], b) for key, b in exact.statistics.items())
+    return _worst(_relative(ours.statistics[key], b) for key, b in exact.statistics.items())
 
 
 def losses_apart(ours: np.ndarray, exact: np.ndarray) -> np.ndarray:
@@ -207,6 +216,11 @@ def _run_count(dtype: str) -> int:
 def _references(dtype: str) -> tuple[str, ...]:
     """Float64 is the truth; torch's float32 says how near to it float32 comes."""
     return ("float64",) if dtype == "float64" else ("float64", "float32")
+
+
+def _worst(differences: Iterable[float]) -> float:
+    """The largest; NaN if one is NaN, which `max` would overlook."""
+    return float(np.max(list(differences)))
 
 
 def _mean(distances: Sequence[float | np.ndarray]) -> float:

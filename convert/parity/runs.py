@@ -141,13 +141,13 @@ class FlaxRun:
         return native.fill(empty, state)
 
     @_in_own_precision
-    def evaluate(self, images: np.ndarray) -> list[np.ndarray]:
+    def evaluate(self, images: np.ndarray, resize: bool = True) -> list[np.ndarray]:
         """Logits and auxiliary logits in eval mode for images, (B, 3, H, W)."""
         graphdef, state = nnx.split(models.eval_view(self.model))
 
         @jax.jit
         def forward(state: nnx.State, images: jax.Array) -> models.Output:
-            return nnx.merge(graphdef, state)(images, aux=True)
+            return nnx.merge(graphdef, state)(images, resize=resize, aux=True)
 
         return _channels_first(forward(state, self._nhwc(images)))
 
@@ -238,10 +238,10 @@ class TorchRun:
         self.dtype = getattr(torch, dtype)
         self.model = bridge.fill(torch_ref.create_model(config).to(self.dtype), dict(state))
 
-    def evaluate(self, images: np.ndarray) -> list[np.ndarray]:
+    def evaluate(self, images: np.ndarray, resize: bool = True) -> list[np.ndarray]:
         """Logits and auxiliary logits in eval mode for images, (B, 3, H, W)."""
         with torch.inference_mode():
-            output = self.model.eval()(self._tensor(images), aux=True)
+            output = self.model.eval()(self._tensor(images), resize=resize, aux=True)
         return [x.numpy() for x in (output.logits, *output.aux)]
 
     def step(self, batch: Batch) -> Step:

@@ -76,8 +76,8 @@ def prepare_once(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise DataError(
-            f"{directory}: cannot be written ({error.strerror or error}); give --cache-dir or set "
-            f"{CACHE_VARIABLE} to a folder with space"
+            f"{directory}: cannot be written ({error.strerror or error}); set {CACHE_VARIABLE} "
+            "to a folder with space"
         ) from error
     return directory
 

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 
 from flaxseg.data.cache import cache_root, fingerprint, prepare_once
 from flaxseg.data.camvid_folder import CamVidFolder, find_folder
-from flaxseg.data.files import read_image
+from flaxseg.data.files import read_training_image
 from flaxseg.data.source import Example
 from flaxseg.errors import DataError
 from flaxseg.labels import LabelSet
@@ -62,7 +62,7 @@ class CamVid(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for pair in self.folder.splits[split]:
-            image, _ = read_image(pair.image)
+            image, _ = read_training_image(pair.image)
             _, label = cv2.imencode(".png", self.folder.coding.read(pair.label))
             yield pair.name, {"name": pair.name, "image": image, "label": label.tobytes()}
 

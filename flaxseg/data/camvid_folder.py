@@ -26,7 +26,7 @@ from flaxseg.data.files import (
     ColorCoding,
     IndexCoding,
     check_size,
-    read_image,
+    read_training_image,
 )
 from flaxseg.errors import DataError
 from flaxseg.labels import IGNORE, Color, LabelSet
@@ -158,7 +158,7 @@ class CamVidFolder:
         return self
 
     def _highest_id(self, pair: Pair) -> int:
-        _, image = read_image(pair.image)
+        _, image = read_training_image(pair.image)
         label = self.coding.read(pair.label)
         check_size(pair.image, image, pair.label, label)
         return int(label[label != IGNORE].max(initial=0))
@@ -285,7 +285,7 @@ def _listed_splits(pairs: tuple[Pair, ...], root: pathlib.Path) -> dict[str, tup
     owner: dict[str, str] = {}
     for split in _SPLIT_FILES:
         path = _split_file(root, split)
-        for line in path.read_text("utf-8").splitlines() if path else ():
+        for line in _lines(path) if path else ():
             stem = _stem(line)
             if not stem:
                 continue
@@ -328,6 +328,13 @@ def _group(pairs: tuple[Pair, ...], owner: Mapping[str, str]) -> dict[str, tuple
     return {split: members for split, members in splits.items() if members}
 
 
+def _lines(path: pathlib.Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is no UTF-8 text file ({error}); save it as one") from error
+
+
 def read_colors(path: pathlib.Path) -> tuple[LabelSet, dict[Color, int]]:
     """Reads a label_colors.txt: lines "R G B Name", one class per name, in the file's order.
 
@@ -338,11 +345,11 @@ def read_colors(path: pathlib.Path) -> tuple[LabelSet, dict[Color, int]]:
         The classes, each in its first colour, and the class id of every colour.
 
     Raises:
-        DataError: a line of another form, or a colour that has two names.
+        DataError: no UTF-8 text, a line of another form, or a colour that has two names.
     """
     palette: dict[str, Color] = {}
     names: dict[Color, str] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         fields = line.split(maxsplit=3)

@@ -23,7 +23,7 @@ _PNG_DEPTH_AT = 24  # bits per channel: the ninth byte of the IHDR chunk's data
 _ID_MODES = {"L", "P", "I", "I;16", "I;16B", "I;16L"}
 
 
-def read_image(path: pathlib.Path) -> tuple[bytes, np.ndarray]:
+def read_training_image(path: pathlib.Path) -> tuple[bytes, np.ndarray]:
     """Reads a picture as 8-bit RGB.
 
     Grey and palette pictures become RGB, an opaque alpha channel is dropped, and the EXIF

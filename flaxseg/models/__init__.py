@@ -14,6 +14,7 @@ from flaxseg.models.registry import config_to_json as config_to_json
 from flaxseg.models.registry import create_model as create_model
 from flaxseg.models.registry import get_config as get_config
 from flaxseg.models.registry import list_models as list_models
+from flaxseg.models.registry import name_of as name_of
 from flaxseg.models.registry import override as override
 from flaxseg.models.resnet import ResNet as ResNet
 from flaxseg.models.resnet import ResNetConfig as ResNetConfig

@@ -1,7 +1,7 @@
 """What every network shares: its output type, its train and eval views, conv with norm."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from flax import nnx
@@ -9,9 +9,16 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg import ops
+from flaxseg.errors import ConfigError
 from flaxseg.ops import initializers as init
 
 M = TypeVar("M", bound=nnx.Module)
+
+
+def require(fits: bool, field: str, value: Any, expected: str):
+    """Raises a `ConfigError` that names a configuration field, unless its value fits."""
+    if not fits:
+        raise ConfigError(f"field {field!r} is {value!r}, expected {expected}")
 
 
 class Output(NamedTuple):

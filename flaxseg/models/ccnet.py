@@ -18,7 +18,8 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg import ops
-from flaxseg.models.blocks import ConvBN, Output
+from flaxseg.labels import MAX_CLASSES
+from flaxseg.models.blocks import ConvBN, Output, require
 from flaxseg.models.resnet import ResNet, ResNetConfig
 from flaxseg.ops import initializers as init
 
@@ -49,7 +50,9 @@ class CCNetConfig:
     """
 
     num_classes: int = 19
-    backbone: ResNetConfig = ResNetConfig()
+    backbone: ResNetConfig = ResNetConfig(
+        strides=(1, 1, 2, 1), dilations=(2, 2, 4, 4), first_dilations=(2, 2, 2, 4)
+    )
     channels: int = 512
     reduction: int = 8
     recurrence: int = 2
@@ -61,6 +64,24 @@ class CCNetConfig:
     aux_channels: int = 0
     aux_weights: tuple[float, ...] = ()
     head_init: Literal["torch", "kaiming"] = "torch"
+
+    def __post_init__(self):
+        require(1 <= self.num_classes <= MAX_CLASSES, "num_classes", self.num_classes, "1 to 255")
+        require(self.reduction >= 1, "reduction", self.reduction, "at least 1")
+        require(self.channels >= self.reduction, "channels", self.channels, "reduction or more")
+        require(self.recurrence >= 1, "recurrence", self.recurrence, "at least 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1")
+        require(self.aux_channels >= 0, "aux_channels", self.aux_channels, "0 or more")
+        heads = int(self.aux_channels > 0)
+        expected = f"{heads} values, as aux_channels is {self.aux_channels}"
+        require(len(self.aux_weights) == heads, "aux_weights", self.aux_weights, expected)
+        expected = f"'image', as the output stride is {self.output_stride}"
+        require(
+            self.upsample == "image" or self.output_stride == 8,
+            "upsample",
+            self.upsample,
+            expected,
+        )
 
     @property
     def output_stride(self) -> int:
@@ -228,11 +249,7 @@ def _published(blocks: tuple[int, ...]) -> CCNetConfig:
 
 
 VARIANTS = {
-    "ccnet": CCNetConfig(
-        backbone=ResNetConfig(
-            strides=(1, 1, 2, 1), dilations=(2, 2, 4, 4), first_dilations=(2, 2, 2, 4)
-        )
-    ),
+    "ccnet": CCNetConfig(),
     "ccnet_r50": _published((3, 4, 6, 3)),
     "ccnet_r101": _published((3, 4, 23, 3)),
 }

@@ -126,20 +126,22 @@ def override(config: Any, values: dict[str, Any]) -> Any:
     Raises:
         ConfigError: unknown field, or a value of another type.
     """
-    nested: dict[str, Any] = {}
-    for key, value in values.items():
-        head, _, rest = key.partition(".")
-        if rest:
-            nested.setdefault(head, {})[rest] = value
-        else:
-            nested[head] = value
-    return _replace(config, nested, "")
+    return _replace(config, values, "")
+
+
+def name_of(config: Config) -> str:
+    """The registry name of a configuration, whatever its class count; else its architecture's."""
+    architecture, entry = _architecture_of(config)
+    for name, variant in entry.variants.items():
+        if dataclasses.replace(variant, num_classes=config.num_classes) == config:
+            return name
+    return architecture
 
 
 def _replace(config: Any, values: dict[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(type(config))
     changes = {}
-    for key, value in values.items():
+    for key, value in _nest(values, prefix).items():
         if key not in hints:
             known = [prefix + name for name in hints]
             raise ConfigError(
@@ -148,18 +150,25 @@ def _replace(config: Any, values: dict[str, Any], prefix: str) -> Any:
             )
         current = getattr(config, key)
         if dataclasses.is_dataclass(current) and isinstance(value, dict):
-            changes[key] = _replace_nested(current, value, f"{prefix}{key}.")
+            changes[key] = _replace(current, value, f"{prefix}{key}.")
         else:
             changes[key] = _checked(prefix + key, value, hints[key])
     return dataclasses.replace(config, **changes)
 
 
-def _replace_nested(config: Any, values: dict[str, Any], prefix: str) -> Any:
-    heads: dict[str, Any] = {}
+def _nest(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """One level of dotted keys as dicts: {"a.b": 1, "a.c": 2} is {"a": {"b": 1, "c": 2}}."""
+    nested: dict[str, Any] = {}
     for key, value in values.items():
         head, _, rest = key.partition(".")
-        heads[head] = {**heads.get(head, {}), rest: value} if rest else value
-    return _replace(config, heads, prefix)
+        part = {rest: value} if rest else value
+        if head not in nested:
+            nested[head] = part
+        elif isinstance(nested[head], dict) and isinstance(part, dict):
+            nested[head] |= part
+        else:
+            raise ConfigError(f"field {prefix + head!r} is given both whole and in parts")
+    return nested
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:

@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg import ops
-from flaxseg.models.blocks import ConvBN
+from flaxseg.models.blocks import ConvBN, require
 from flaxseg.ops import initializers as init
 
 EXPANSION = 4
@@ -41,6 +41,20 @@ class ResNetConfig:
     dilations: tuple[int, ...] = (1, 1, 1, 1)
     first_dilations: tuple[int, ...] = (1, 1, 1, 1)
     zero_init_residual: bool = False
+
+    def __post_init__(self):
+        per_stage = {
+            "blocks": self.blocks,
+            "strides": self.strides,
+            "dilations": self.dilations,
+            "first_dilations": self.first_dilations,
+        }
+        for name, values in per_stage.items():
+            require(len(values) == len(self.blocks), name, values, "one value a stage, as blocks")
+            require(min(values, default=0) >= 1, name, values, "whole numbers from 1 on")
+        stem = self.stem_channels
+        require(min(stem, default=0) >= 1, "stem_channels", stem, "whole numbers from 1 on")
+        require(self.width >= 1, "width", self.width, "at least 1")
 
     @property
     def out_channels(self) -> tuple[int, ...]:

@@ -55,7 +55,7 @@ def test_full_disk_is_explained(tmp_path):
     def fail(directory):
         raise OSError(28, "No space left on device")
 
-    message = "data: cannot be written .No space left on device.; give --cache-dir"
+    message = "data: cannot be written .No space left on device.; set FLAXSEG_CACHE to a folder"
     with pytest.raises(DataError, match=message):
         prepare_once(tmp_path / "data", fail)
 

@@ -234,14 +234,14 @@ def test_changed_folder_is_prepared_again(segnet_dir, save, cache):
 DYING_PROGRAM = """
 import os, signal, sys
 from flaxseg.data import camvid
-read = camvid.read_image
+read = camvid.read_training_image
 
 def read_and_die(path):
     if path.name == "v.png":
         os.kill(os.getpid(), signal.SIGKILL)
     return read(path)
 
-camvid.read_image = read_and_die
+camvid.read_training_image = read_and_die
 camvid.prepare_camvid(sys.argv[1], cache_dir=sys.argv[2])
 """
 
@@ -280,7 +280,7 @@ def test_damaged_cache_is_explained(segnet_dir, cache):
 
 def test_unwritable_cache_is_explained(segnet_dir, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="/file/.*cannot be written.*--cache-dir or set FLAXSEG_CA"):
+    with pytest.raises(DataError, match="/file/.*cannot be written.*; set FLAXSEG_CACHE to a"):
         opened(segnet_dir, "train", tmp_path / "file")
 
 

@@ -128,3 +128,22 @@ def test_bad_colour_file(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(DataError, match=f"label_colors.txt.*{message}"):
         read_colors(path)
+
+
+def test_a_colour_file_that_is_no_text(tmp_path):
+    path = tmp_path / "label_colors.txt"
+    path.write_bytes("1 2 3 Stra\N{LATIN SMALL LETTER SHARP S}e\n".encode("latin-1"))
+    with pytest.raises(DataError, match="label_colors.txt: is no UTF-8 text file .*; save it as"):
+        read_colors(path)
+
+
+def test_a_split_list_that_is_no_text(tmp_path, save):
+    root = make_original(tmp_path, save, ["a", "b"])
+    (root / "train.txt").write_bytes(b"\xff\xfea")
+    with pytest.raises(DataError, match="train.txt: is no UTF-8 text file"):
+        find_folder(root)
+
+
+def test_a_colour_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(DataError, match="no UTF-8 text file .*No such file"):
+        read_colors(tmp_path / "label_colors.txt")

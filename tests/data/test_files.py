@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxseg.data.files import ColorCoding, IndexCoding, check_size, read_image, read_mask
+from flaxseg.data.files import ColorCoding, IndexCoding, check_size, read_training_image, read_mask
 from flaxseg.errors import DataError
 
 IDS = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
@@ -21,13 +21,13 @@ def reread(tmp_path, data):
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_rgb_image_keeps_its_bytes(tmp_path, save, picture, suffix):
     path = save(tmp_path / f"a b.{suffix}", picture)
-    data, image = read_image(path)
+    data, image = read_training_image(path)
     assert data == path.read_bytes()
     np.testing.assert_array_equal(image, np.asarray(Image.open(path)))
 
 
 def test_grey_image_becomes_rgb(tmp_path, save, picture):
-    data, image = read_image(save(tmp_path / "a.png", picture[..., 0]))
+    data, image = read_training_image(save(tmp_path / "a.png", picture[..., 0]))
     np.testing.assert_array_equal(image, np.repeat(picture[..., :1], 3, axis=-1))
     np.testing.assert_array_equal(reread(tmp_path, data), image)
 
@@ -35,14 +35,14 @@ def test_grey_image_becomes_rgb(tmp_path, save, picture):
 def test_palette_image_becomes_rgb(tmp_path, picture):
     Image.fromarray(picture).quantize(200).save(tmp_path / "a.png")
     expected = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
-    data, image = read_image(tmp_path / "a.png")
+    data, image = read_training_image(tmp_path / "a.png")
     np.testing.assert_array_equal(image, expected)
     np.testing.assert_array_equal(reread(tmp_path, data), expected)
 
 
 def test_opaque_alpha_is_dropped(tmp_path, save, picture):
     opaque = np.dstack((picture, np.full(picture.shape[:2], 255, np.uint8)))
-    data, image = read_image(save(tmp_path / "a.png", opaque))
+    data, image = read_training_image(save(tmp_path / "a.png", opaque))
     np.testing.assert_array_equal(image, picture)
     np.testing.assert_array_equal(reread(tmp_path, data), picture)
 
@@ -51,7 +51,7 @@ def test_orientation_tag_does_not_turn_the_image(tmp_path, picture):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg")[1].shape == picture.shape
+    assert read_training_image(tmp_path / "a.jpg")[1].shape == picture.shape
 
 
 def test_transparent_image_is_refused(tmp_path, save, picture):
@@ -59,7 +59,7 @@ def test_transparent_image_is_refused(tmp_path, save, picture):
     alpha[0, :3] = 9
     path = save(tmp_path / "a.png", np.dstack((picture, alpha)))
     with pytest.raises(DataError, match="a.png: 3 pixels are transparent; save it without alpha"):
-        read_image(path)
+        read_training_image(path)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -68,7 +68,7 @@ def test_sixteen_bit_image_is_refused(tmp_path, channels):
 
     cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 4, channels), 3000, np.uint16))
     with pytest.raises(DataError, match="a.png: has 16 or more bits per channel; save it with 8"):
-        read_image(tmp_path / "a.png")
+        read_training_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_sixteen_bit_image_is_refused(tmp_path, channels):
 )
 def test_file_that_is_no_picture(tmp_path, content, reason):
     (tmp_path / "a.png").write_bytes(content)
-    for read in (read_image, read_mask):
+    for read in (read_training_image, read_mask):
         with pytest.raises(DataError, match=f"a.png: is no readable PNG or JPEG.*{reason}"):
             read(tmp_path / "a.png")
 
@@ -86,7 +86,7 @@ def test_truncated_file(tmp_path, save, rng, suffix):
     path = save(tmp_path / f"a.{suffix}", rng.integers(0, 256, (64, 64, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:-800])
     with pytest.raises(DataError, match=f"a.{suffix}: is no readable PNG or JPEG"):
-        read_image(path)
+        read_training_image(path)
 
 
 def test_missing_file(tmp_path):

@@ -46,11 +46,41 @@ def test_config_survives_json(name):
         ("ccnet", {"channels": "many"}, "'channels' is 'many', expected int"),
         ("ccnet", {"backbone.blocks": (1, "2")}, r"'backbone.blocks\[1\]' is '2', expected int"),
         ("ccnet", {"backbone": 3}, "'backbone' is 3, expected ResNetConfig"),
+        ("ccnet", {"backbone": 3, "backbone.width": 8}, "'backbone' is given both whole and in"),
+        ("ccnet", {"backbone.blocks": (1, 1, 1)}, r"'strides' is .*, expected one value a stage"),
+        ("ccnet", {"backbone.strides": (1, 2, 2)}, r"'strides' is \(1, 2, 2\), expected one value"),
+        (
+            "ccnet",
+            {"backbone.dilations": (1, 1, 0, 1)},
+            "'dilations' is .*, expected whole numbers",
+        ),
+        ("ccnet", {"backbone.width": 0}, "'width' is 0, expected at least 1"),
+        ("ccnet", {"backbone.stem_channels": ()}, r"'stem_channels' is \(\), expected whole"),
+        ("ccnet", {"backbone.strides": (1, 2, 2, 1)}, "'upsample' is 'x8', expected 'image'"),
+        ("ccnet", {"num_classes": 256}, "'num_classes' is 256, expected 1 to 255"),
+        ("ccnet", {"channels": 4}, "'channels' is 4, expected reduction or more"),
+        ("ccnet", {"reduction": 0}, "'reduction' is 0, expected at least 1"),
+        ("ccnet", {"recurrence": 0}, "'recurrence' is 0, expected at least 1"),
+        ("ccnet", {"dropout": 1}, "'dropout' is 1.0, expected 0 to below 1"),
+        ("ccnet", {"aux_channels": 8}, r"'aux_weights' is \(\), expected 1 values"),
+        ("ccnet_r50", {"aux_channels": 0}, r"'aux_weights' is \(0.4,\), expected 0 values"),
     ],
 )
 def test_bad_names_and_values_are_named(name, overrides, message):
     with pytest.raises(ConfigError, match=message):
         models.get_config(name, **overrides)
+
+
+@pytest.mark.parametrize("name", models.list_models())
+def test_a_variant_is_known_by_its_name_at_any_class_count(name):
+    assert models.name_of(models.get_config(name, num_classes=7)) == name
+    assert models.name_of(models.get_config(name, channels=64)) == "ccnet"
+
+
+def test_dotted_and_nested_overrides_are_the_same():
+    dotted = models.get_config("ccnet", **{"backbone.width": 8, "backbone.stem_channels": (4,)})
+    nested = models.get_config("ccnet", backbone={"width": 8, "stem_channels": [4]})
+    assert dotted == nested
 
 
 def test_unknown_architecture_is_named():

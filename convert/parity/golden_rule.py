@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from flaxseg.model_dir import COUNTER
+
 SEED = 1
 ENERGY_LAYERS = ("query_conv", "key_conv", "ConvQuery", "ConvKey")
 
@@ -40,7 +42,7 @@ def labels(seed: int, num_classes: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _tensor(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    if key.endswith("num_batches_tracked"):
+    if key.endswith(COUNTER):
         return np.zeros(shape, np.int64)
     digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
