@@ -1,13 +1,14 @@
 """The one place that reads and writes the peers' files.
 
-torch is imported when a pickle is read or written; safetensors files without bfloat16 need none.
+torch is imported when a pickle is read or written; safetensors files need it for bfloat16 alone.
 """
 
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         path: a torch file (.pth, .pt, .bin, .ckpt) or .safetensors.
 
     Raises:
-        CheckpointError: the file is missing, broken, needs code execution, or holds no tensors.
+        CheckpointError: the file is missing, broken, needs code execution, or holds no tensors;
+            or torch is needed and not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -63,41 +65,65 @@ def write(
         wrapper: entry of the torch file that holds the state dict; None for the bare dict.
 
     Raises:
-        CheckpointError: unknown suffix, or a wrapper around safetensors, which know none.
+        CheckpointError: unknown suffix, a wrapper around safetensors, which know none, tensors
+            that the file cannot hold, no torch for a torch file, or a full or read-only disk.
     """
     path = Path(path)
     if path.suffix not in (*PICKLES, SAFETENSORS):
         raise CheckpointError(f"{path}: write to one of {', '.join((*PICKLES, SAFETENSORS))}")
     if wrapper and path.suffix == SAFETENSORS:
         raise CheckpointError(f"{path}: a safetensors file has no entry {wrapper!r}: use .pth")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, staging = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
+    save = _save_safetensors if path.suffix == SAFETENSORS else _pickler(path, wrapper)
     try:
-        _write_staging(Path(staging), path.suffix, state, wrapper)
-        os.chmod(staging, 0o644)
-        os.replace(staging, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, lambda staging: save(state, staging))
+    except (OSError, RuntimeError, TypeError, safetensors.SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{path} cannot be written ({reason}); what was there before is untouched"
+        ) from error
+
+
+def _replace(path: Path, save: Callable[[Path], None]) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(handle)
+    staging = Path(name)
+    try:
+        save(staging)
+        staging.chmod(0o644)
+        staging.replace(path)
     finally:
-        Path(staging).unlink(missing_ok=True)
+        staging.unlink(missing_ok=True)
 
 
-def _write_staging(
-    staging: Path, suffix: str, state: Mapping[str, np.ndarray], wrapper: str | None
-) -> None:
-    if suffix == SAFETENSORS:
-        arrays = {key: np.ascontiguousarray(value) for key, value in state.items()}
-        save_file(arrays, staging, metadata={"format": "pt"})
-        return
-    import torch
+def _save_safetensors(state: Mapping[str, np.ndarray], path: Path) -> None:
+    arrays = {key: np.ascontiguousarray(value) for key, value in state.items()}
+    save_file(arrays, path, metadata={"format": "pt"})
 
-    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
-    torch.save({wrapper: tensors} if wrapper else tensors, staging)
+
+def _pickler(path: Path, wrapper: str | None) -> Callable[[Mapping[str, np.ndarray], Path], None]:
+    torch = _torch(path)
+
+    def save(state: Mapping[str, np.ndarray], staging: Path) -> None:
+        tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
+        torch.save({wrapper: tensors} if wrapper else tensors, staging)
+
+    return save
+
+
+def _torch(path: Path) -> ModuleType:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"{path} needs PyTorch: pip install 'flaxseg[torch]'") from error
+    return torch
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         return load_file(path)
     except KeyError:  # a dtype that numpy lacks
+        _torch(path)
         from safetensors.torch import load_file as load_tensors
 
         return load_tensors(path)
@@ -106,8 +132,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    import torch
-
+    torch = _torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # hostile or cut bytes make the unpickler raise anything
@@ -118,12 +143,10 @@ def _read_pickle(path: Path) -> dict[str, Any]:
             ) from error
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path} is damaged or no torch file ({reason})") from error
-    return _unwrap(path, content)
+    return _unwrap(path, content, torch.Tensor)
 
 
-def _unwrap(path: Path, content: Any) -> dict[str, Any]:
-    import torch
-
+def _unwrap(path: Path, content: Any, tensor_type: type) -> dict[str, Any]:
     while isinstance(content, dict):
         inner = [content[w] for w in WRAPPERS if isinstance(content.get(w), dict)]
         if not inner:
@@ -131,7 +154,7 @@ def _unwrap(path: Path, content: Any) -> dict[str, Any]:
         content = inner[0]
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a state dict")
-    odd = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    odd = [str(key) for key, value in content.items() if not isinstance(value, tensor_type)]
     if odd or not content:
         listed = f"entries that are no tensors: {', '.join(odd[:5])}" if odd else "no tensors"
         raise CheckpointError(

@@ -99,8 +99,13 @@ class PredictArgs:
     multiple: int = 32
     """Pixels to which height and width are rounded up inside."""
 
-    max_side: int | None = None
-    """Longest side, in pixels, at which a photo is segmented. None: no limit."""
+    size: tuple[int, int] | None = None
+    """Height and width to which photos are stretched before, in pixels. None: the validation size
+    of the training run, if it has one, or else their own."""
+
+    max_side: int | None = 2048
+    """Longest side, in pixels, of photos that are not stretched; larger ones are shrunk before.
+    None: no limit."""
 
 
 def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
@@ -114,6 +119,7 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
         given.out,
         alpha=given.alpha,
         multiple=given.multiple,
+        size=given.size,
         max_side=given.max_side,
         console=Console(),
     )
@@ -128,7 +134,7 @@ class EvalArgs:
     """Work directory of a training run, or model directory."""
 
     split: str = "val"
-    """Split to score on: train or val."""
+    """Split to score on: train, val, or test where the data set has one."""
 
     data: str | None = None
     """Data set."""

@@ -39,6 +39,15 @@ class LabelSet:
                 f"label set {self.name!r} has {len(self.classes)} classes and "
                 f"{len(self.palette)} colours: give one colour per class"
             )
+        for name in self.classes:
+            if self.classes.count(name) > 1:
+                raise ConfigError(f"label set {self.name!r} has two classes called {name!r}")
+        for name, color in zip(self.classes, self.palette, strict=True):
+            if len(color) != 3 or not all(0 <= part <= 255 for part in color):
+                raise ConfigError(
+                    f"label set {self.name!r} gives {name!r} the colour {color}: it must be three "
+                    "numbers from 0 to 255"
+                )
 
     @property
     def num_classes(self) -> int:

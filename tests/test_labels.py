@@ -21,3 +21,10 @@ def test_counts_are_checked():
         LabelSet("two", ("a", "b"), ((0, 0, 0),))
     with pytest.raises(ConfigError, match="256 classes, 1 to 255 fit"):
         LabelSet("many", ("a",) * 256, ((0, 0, 0),) * 256)
+
+
+def test_names_and_colours_are_checked():
+    with pytest.raises(ConfigError, match="'two' has two classes called 'a'"):
+        LabelSet("two", ("a", "a"), ((0, 0, 0), (1, 1, 1)))
+    with pytest.raises(ConfigError, match=r"gives 'b' the colour \(0, 256, 0\): it must be three"):
+        LabelSet("two", ("a", "b"), ((0, 0, 0), (0, 256, 0)))

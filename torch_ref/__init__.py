@@ -7,6 +7,11 @@ and both read the same model directories.
 >>> model = torch_ref.create_model("ccnet", num_classes=11)
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as _error:
+    raise ImportError("torch_ref needs PyTorch: pip install 'flaxseg[torch]'") from _error
+
 from torch_ref.blocks import Output as Output
 from torch_ref.ccnet import CCNet as CCNet
 from torch_ref.files import load as load

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from flaxseg.models.resnet import EXPANSION, ResNetConfig
 from torch_ref.blocks import ConvBN, kaiming_normal_
 
+
 class Downsample(nn.Module):
     """Shortcut of a block that changes stride or channels: 1x1 convolution and norm."""
 

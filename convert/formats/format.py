@@ -13,23 +13,6 @@ from flaxseg import native
 from flaxseg.errors import CheckpointError
 from flaxseg.models import get_config
 
-FREE_FIELDS = frozenset(
-    {
-        "num_classes",
-        "backbone.blocks",
-        "backbone.width",
-        "backbone.stem_channels",
-        "backbone.zero_init_residual",
-        "channels",
-        "reduction",
-        "dropout",
-        "aux_channels",
-        "aux_weights",
-        "head_init",
-    }
-)
-"""Configuration fields that shapes reveal or that a trained network's output does not depend on."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
@@ -53,6 +36,8 @@ class Format:
         origin: whose files these are.
         rules: in the order in which the peer declares its modules.
         variants: registry names of the networks it stores; empty if it holds a part of many.
+        free: dotted configuration fields in which a network may differ from the variants, since
+            shapes reveal them or a trained network's output does not depend on them.
         scope: the native keys it covers start with this.
         counters: it stores `num_batches_tracked` beside every running variance.
         wrapper: the entry of the file under which the peer keeps the state dict, None if bare.
@@ -62,6 +47,7 @@ class Format:
     origin: str
     rules: tuple[Rule | Extra, ...]
     variants: tuple[str, ...] = ()
+    free: frozenset[str] = frozenset()
     scope: str = ""
     counters: bool = True
     wrapper: str | None = None
@@ -136,11 +122,11 @@ class Format:
 
     def _differences(self, config: Any) -> dict[str, list[tuple[str, Any, Any]]]:
         """Variant -> the fields in which the configuration has another function."""
-        ours = _function_fields(config)
+        ours = _fields(config)
         differences = {}
         for variant in self.variants:
-            theirs = _function_fields(get_config(variant))
-            names = sorted(ours.keys() | theirs.keys())
+            theirs = _fields(get_config(variant))
+            names = sorted((ours.keys() | theirs.keys()) - self.free)
             values = [(name, ours.get(name), theirs.get(name)) for name in names]
             differences[variant] = [v for v in values if v[1] != v[2]]
         return differences
@@ -155,13 +141,13 @@ def _side(model: Any) -> ModuleType:
     return bridge
 
 
-def _function_fields(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of every field, nested ones included, that is not free."""
+def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every field, nested ones included."""
     fields = {}
     for field in dataclasses.fields(config):
         name, value = prefix + field.name, getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            fields |= _function_fields(value, f"{name}.")
-        elif name not in FREE_FIELDS:
+            fields |= _fields(value, f"{name}.")
+        else:
             fields[name] = value
     return fields

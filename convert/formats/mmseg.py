@@ -1,6 +1,7 @@
 """mmsegmentation 1.x: https://github.com/open-mmlab/mmsegmentation (0.x has the same keys)."""
 
 from convert.changes import SCALAR
+from convert.formats.ccnet import FREE_FIELDS
 from convert.formats.format import Format
 from convert.formats.torchvision import STAGES
 from convert.rules import rename, under
@@ -30,5 +31,6 @@ FORMAT = Format(
     origin="mmsegmentation ccnet_r50-d8 and ccnet_r101-d8",
     rules=RULES,
     variants=("ccnet_r50", "ccnet_r101"),
+    free=FREE_FIELDS,
     wrapper="state_dict",
 )

@@ -1,5 +1,6 @@
 """The CCNet tutorial: a dilated torchvision ResNet and a head without activations."""
 
+from convert.formats.ccnet import FREE_FIELDS
 from convert.formats.format import Format
 from convert.formats.torchvision import ENCODER
 from convert.rules import rename, under
@@ -23,4 +24,5 @@ FORMAT = Format(
     origin="CCNet tutorial, state dict of the bare network",
     rules=RULES,
     variants=("ccnet",),
+    free=FREE_FIELDS,
 )

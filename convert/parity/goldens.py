@@ -49,12 +49,6 @@ class Golden:
     shapes: dict[str, tuple[int, ...]]
     outputs: Arrays
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        _, _, height, width = self.outputs["image_shape"]
-        return int(height), int(width)
-
     @functools.cached_property
     def native_state(self) -> Arrays:
         """The weights under native keys."""
@@ -82,16 +76,17 @@ def golden_rows() -> Iterator[Row]:
     """Every figure of every published network, in Flax."""
     for name in CASES:
         golden = load_golden(name)
-        figures = list(forward_figures(golden, FlaxRun))
+        for figure in forward_figures(golden, FlaxRun):
+            yield Row(name, _size(golden.outputs), figure)
         if name == TRAINED:
-            figures += training_figures(golden, FlaxRun)
-        yield from (Row(name, golden.size, figure) for figure in figures)
+            for figure in training_figures(golden, FlaxRun):
+                yield Row(name, _size(_training_record(golden)), figure)
 
 
 def forward_figures(golden: Golden, run: type[FlaxRun] | type[TorchRun]) -> Iterator[Figure]:
     """Outputs in eval mode: largest difference against the published network's own noise."""
     expected = golden.outputs
-    image = golden_rule.image(int(expected["image_seed"]), expected["image_shape"])
+    image = _image(expected)
     # What is enlarged last was recorded before that: it is small.
     resize = golden.config.upsample == "x8"
     network = run(golden.config, golden.native_state, "float32")
@@ -109,15 +104,11 @@ def forward_figures(golden: Golden, run: type[FlaxRun] | type[TorchRun]) -> Iter
 
 def training_figures(golden: Golden, run: type[FlaxRun] | type[TorchRun]) -> Iterator[Figure]:
     """Loss, gradients and running statistics of one training step in float64."""
-    expected = _load(f"{golden.name}.train.npz")
-    count, _, height, width = expected["image_shape"]
-    batch = Batch(
-        golden_rule.image(int(expected["image_seed"]), expected["image_shape"]),
-        golden_rule.labels(
-            int(expected["labels_seed"]), golden.config.num_classes, (count, height, width)
-        ),
-        (),
-    )
+    expected = _training_record(golden)
+    image = _image(expected)
+    shape = (len(image), *_size(expected))
+    labels = golden_rule.labels(int(expected["labels_seed"]), golden.config.num_classes, shape)
+    batch = Batch(image, labels, ())
     step = run(golden.config, golden.native_state, "float64").step(batch)
     keys = golden.native_keys()
     running = np.array([np.linalg.norm(step.statistics[k]) for k in keys if k in step.statistics])
@@ -142,9 +133,22 @@ def _gradients_apart(step: Step, keys: list[str], expected: Arrays) -> float:
     return float(np.max(differences))
 
 
+def _training_record(golden: Golden) -> Arrays:
+    return _load(f"{golden.name}.train.npz")
+
+
 def _load(name: str) -> Arrays:
     with np.load(GOLDENS / name) as archive:
         return dict(archive)
+
+
+def _size(record: Arrays) -> tuple[int, int]:
+    _, _, height, width = record["image_shape"]
+    return int(height), int(width)
+
+
+def _image(record: Arrays) -> np.ndarray:
+    return golden_rule.image(int(record["image_seed"]), tuple(record["image_shape"]))
 
 
 def _largest(differences: np.ndarray) -> float:

@@ -27,6 +27,10 @@ from flaxseg.ops import dropout
 
 Arrays = dict[str, np.ndarray]
 
+COMPILER_OPTIONS = {"float32": {}, "float64": {"xla_backend_optimization_level": 0}}
+"""Compiling takes most of the time. Float64 tells whether both compute the same function, which
+does not depend on the machine code's quality; float32 is compiled like a user's network."""
+
 
 class Batch(NamedTuple):
     """One training batch.
@@ -133,7 +137,11 @@ class FlaxRun:
         self.config = config
         self.dtype = dtype
         self.model = self._build(state)
-        self._gradient = jax.jit(jax.value_and_grad(self._loss, has_aux=True))
+        options = COMPILER_OPTIONS[dtype]
+        self._gradient = jax.jit(
+            jax.value_and_grad(self._loss, has_aux=True), compiler_options=options
+        )
+        self._output = jax.jit(self._forward, static_argnames="resize", compiler_options=options)
 
     @_in_own_precision
     def _build(self, state: Mapping[str, np.ndarray]) -> models.Model:
@@ -143,13 +151,8 @@ class FlaxRun:
     @_in_own_precision
     def evaluate(self, images: np.ndarray, resize: bool = True) -> list[np.ndarray]:
         """Logits and auxiliary logits in eval mode for images, (B, 3, H, W)."""
-        graphdef, state = nnx.split(models.eval_view(self.model))
-
-        @jax.jit
-        def forward(state: nnx.State, images: jax.Array) -> models.Output:
-            return nnx.merge(graphdef, state)(images, resize=resize, aux=True)
-
-        return _channels_first(forward(state, self._nhwc(images)))
+        state = nnx.state(self.model)
+        return _channels_first(self._output(state, self._nhwc(images), resize=resize))
 
     @_in_own_precision
     def step(self, batch: Batch) -> Step:
@@ -164,7 +167,7 @@ class FlaxRun:
     def train(self, batches: Sequence[Batch], optimizer: Optimizer) -> np.ndarray:
         """The loss before each update."""
         _, params, stats = self._split()
-        update = _jitted_update(optimizer)
+        update = _jitted_update(optimizer, self.dtype)
         moments = optimizer.flax.init(params)
         losses = []
         for batch in batches:
@@ -173,6 +176,10 @@ class FlaxRun:
             params, moments = update(gradients, moments, params)
             losses.append(float(loss))
         return np.array(losses)
+
+    def _forward(self, state: nnx.State, images: jax.Array, resize: bool) -> models.Output:
+        graphdef = nnx.graphdef(models.eval_view(self.model))
+        return nnx.merge(graphdef, state)(images, resize=resize, aux=True)
 
     def _split(self):
         return nnx.split(models.train_view(self.model), nnx.Param, nnx.BatchStat)
@@ -197,8 +204,8 @@ class FlaxRun:
 
 
 @functools.cache
-def _jitted_update(optimizer: Optimizer) -> Callable:
-    @jax.jit
+def _jitted_update(optimizer: Optimizer, dtype: str) -> Callable:
+    @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS[dtype])
     def update(gradients, moments, params):
         updates, moments = optimizer.flax.update(gradients, moments, params)
         return optax.apply_updates(params, updates), moments

@@ -9,10 +9,13 @@ from flaxseg.data.loader import EvalLoader as EvalLoader
 from flaxseg.data.loader import eval_loader as eval_loader
 from flaxseg.data.loader import steps_per_epoch as steps_per_epoch
 from flaxseg.data.loader import train_loader as train_loader
+from flaxseg.data.shapes import DEFAULT_SIZE
 from flaxseg.data.shapes import Shapes as Shapes
 from flaxseg.data.source import Batch as Batch
 from flaxseg.data.source import Example as Example
+from flaxseg.data.source import FirstExamples
 from flaxseg.data.source import Source as Source
+from flaxseg.data.source import pad_batch as pad_batch
 from flaxseg.data.transforms import MEAN_PIXEL as MEAN_PIXEL
 from flaxseg.data.transforms import EvalTransform as EvalTransform
 from flaxseg.data.transforms import TrainTransform as TrainTransform
@@ -45,6 +48,33 @@ def open_source(
     if name not in DATASETS:
         raise DataError(f"no data set is called {name!r}{did_you_mean(name, list_datasets())}")
     return DATASETS[name](split, data_dir, image_size, cache_dir)
+
+
+def open_run_source(
+    name: str,
+    split: str,
+    *,
+    data_dir: PathLike | None = None,
+    image_size: tuple[int, int] | None = None,
+    limit: int | None = None,
+) -> Source:
+    """Opens a split as a training run does.
+
+    Args:
+        name: as for `open_source`.
+        split: likewise.
+        data_dir: likewise.
+        image_size: height and width of the training images; drawn images are at least as large,
+            so that they fill a crop.
+        limit: use only the first `limit` examples.
+
+    Raises:
+        DataError: as `open_source`.
+    """
+    if image_size is not None:
+        image_size = max(image_size[0], DEFAULT_SIZE[0]), max(image_size[1], DEFAULT_SIZE[1])
+    source = open_source(name, split, data_dir=data_dir, image_size=image_size)
+    return source if limit is None else FirstExamples(source, limit)
 
 
 def list_datasets() -> list[str]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
-from flaxseg.data.source import Batch, Example, Source
+from flaxseg.data.source import Batch, Example, Source, pad_batch
 from flaxseg.data.transforms import Transform
 from flaxseg.errors import ConfigError, DataError
-from flaxseg.labels import IGNORE
 
 _BATCHES_AHEAD = 4
 _MAX_SEED = 2**32 - 1
@@ -159,16 +158,7 @@ class EvalLoader:
 
     def _batch(self, examples: list[tuple[int, Example]]) -> Batch:
         batch = _stack([example for _, example in examples], [index for index, _ in examples])
-        missing = self.batch_size - len(examples)
-        if not missing:
-            return batch
-
-        def pad(array: np.ndarray, value: int) -> np.ndarray:
-            return np.concatenate((array, np.full((missing, *array.shape[1:]), value, array.dtype)))
-
-        return Batch(
-            pad(batch.image, 0), pad(batch.label, IGNORE), pad(batch.weight, 0), pad(batch.index, 0)
-        )
+        return batch if len(examples) == self.batch_size else pad_batch(batch, self.batch_size)
 
 
 def _stack(examples: list[Example], indices: list[int]) -> Batch:

@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from flaxseg.labels import LabelSet
+from flaxseg.labels import IGNORE, LabelSet
 
 
 class Example(NamedTuple):
@@ -35,6 +35,18 @@ class Batch(NamedTuple):
     index: np.ndarray
 
 
+def pad_batch(batch: Batch, size: int) -> Batch:
+    """The batch with uncounted black samples of index 0 at its end, `size` in all."""
+    missing = size - len(batch.image)
+
+    def pad(values: np.ndarray, fill: int) -> np.ndarray:
+        return np.concatenate((values, np.full((missing, *values.shape[1:]), fill, values.dtype)))
+
+    return Batch(
+        pad(batch.image, 0), pad(batch.label, IGNORE), pad(batch.weight, 0), pad(batch.index, 0)
+    )
+
+
 @runtime_checkable
 class Source(Protocol):
     """Examples in a fixed order; reading one has no side effect, so threads may share a source."""
@@ -52,3 +64,22 @@ class Source(Protocol):
     def name(self, index: int, /) -> str:
         """What messages call an example: its image file below the data folder, if it has one."""
         ...
+
+
+class FirstExamples:
+    """The first examples of a source."""
+
+    def __init__(self, source: Source, count: int):
+        """Shortens `source` to at most `count` examples."""
+        self.labels = source.labels
+        self._source, self._count = source, min(count, len(source))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[index]
+
+    def name(self, index: int) -> str:
+        """The example's own name."""
+        return self._source.name(index)

@@ -6,20 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
-from flaxseg.data import Batch
+from flaxseg.data import Batch, pad_batch
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.inference.metrics import Scores, confusion_matrix
 from flaxseg.inference.predict import image_logits
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.preprocess import Preprocess
+from flaxseg.sharding import DATA, put_batch, replicated
 
 Evaluator = Callable[[nnx.State, nnx.State, Iterable[Batch]], Scores]
 """(params, stats, batches) -> scores."""
 
-_DATA_AXIS = "data"
 # Enough that the device never waits for the host, few enough that batches do not pile up.
 _BATCHES_IN_FLIGHT = 4
 
@@ -49,7 +48,7 @@ def evaluate(
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     run = make_evaluator(graphdef, labels, preprocess, mesh)
     if mesh is not None:
-        params, stats = jax.device_put((params, stats), NamedSharding(mesh, P()))
+        params, stats = jax.device_put((params, stats), replicated(mesh))
     return run(params, stats, batches)
 
 
@@ -84,7 +83,7 @@ def make_evaluator(
         prediction = logits.argmax(axis=-1)
         return confusion_matrix(prediction, batch.label, labels.num_classes, batch.weight)
 
-    everywhere = None if mesh is None else NamedSharding(mesh, P())
+    everywhere = None if mesh is None else replicated(mesh)
     count = jax.jit(count, out_shardings=everywhere)
 
     def run(params: nnx.State, stats: nnx.State, batches: Iterable[Batch]) -> Scores:
@@ -98,27 +97,14 @@ def _placement(mesh: Mesh | None) -> Callable[[Batch], Batch]:
     """How a batch reaches the devices: as it is, or filled up and split along the data axis."""
     if mesh is None:
         return lambda batch: batch
-    if _DATA_AXIS not in mesh.shape:
-        raise ConfigError(f"the mesh has the axes {mesh.axis_names}, it needs one named 'data'")
-    devices = mesh.shape[_DATA_AXIS]
-    sharding = NamedSharding(mesh, P(_DATA_AXIS))
-    return lambda batch: jax.device_put(_filled_up(batch, devices), sharding)
+    if DATA not in mesh.shape:
+        raise ConfigError(f"the mesh has the axes {mesh.axis_names}, it needs one named {DATA!r}")
+    devices = mesh.shape[DATA]
 
+    def place(batch: Batch) -> Batch:
+        return put_batch(pad_batch(batch, -(-len(batch.image) // devices) * devices), mesh)
 
-def _filled_up(batch: Batch, multiple: int) -> Batch:
-    """The batch with uncounted samples at its end, so that its size is a multiple."""
-    missing = -len(batch.image) % multiple
-
-    def extend(values: np.ndarray, fill: int) -> np.ndarray:
-        values = np.asarray(values)
-        return np.concatenate([values, np.full((missing, *values.shape[1:]), fill, values.dtype)])
-
-    return Batch(
-        image=extend(batch.image, 0),
-        label=extend(batch.label, IGNORE),
-        weight=extend(batch.weight, 0),
-        index=extend(batch.index, 0),
-    )
+    return place
 
 
 def _checked(batch: Batch, labels: LabelSet) -> Batch:

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import track
 
 from flaxseg import native
-from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_source
+from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_run_source
 from flaxseg.data.checks import gather
 from flaxseg.errors import CheckpointError, ConfigError, DataError
 from flaxseg.inference.evaluate import evaluate
 from flaxseg.inference.images import read_image, write_image, write_mask
 from flaxseg.inference.metrics import Scores, scores_table
 from flaxseg.inference.overlay import colorize, overlay, with_legend
-from flaxseg.inference.predict import Predictor
+from flaxseg.inference.predict import Predictor, inner_size
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
 
@@ -70,7 +70,8 @@ def predict_files(
     *,
     alpha: float = 0.5,
     multiple: int = 32,
-    max_side: int | None = None,
+    size: tuple[int, int] | None = None,
+    max_side: int | None = 2048,
     console: Console | None = None,
 ) -> list[Path]:
     """Segments photos and writes three pictures for each, at the photo's own size.
@@ -86,15 +87,18 @@ def predict_files(
         out: folder to write to; it is made if it does not exist.
         alpha: share of the colours in the overlay, 0 to 1.
         multiple: pixels to which height and width are rounded up inside, see `Predictor`.
-        max_side: longest side in pixels at which a photo is segmented; None has no limit.
-        console: where to show the progress; None is silent.
+        size: height and width in pixels to which a photo is stretched before it is segmented.
+            None: as the validation pictures of the training run, if `model_dir` is one.
+        max_side: longest side in pixels of a photo that is not stretched; a larger one is shrunk.
+            None has no limit.
+        console: where to show the progress and what is shrunk; None is silent.
 
     Returns:
         The files written, three per photo.
 
     Raises:
         CheckpointError: there is no such model.
-        ConfigError: `alpha`, `multiple` or `max_side` does not fit.
+        ConfigError: `alpha`, `multiple`, `size` or `max_side` does not fit.
         DataError: no photo is given, one cannot be read, or `out` cannot be written to. All
             photos are read before the first file is written.
     """
@@ -102,15 +106,33 @@ def predict_files(
         raise ConfigError(f"alpha is {alpha}, it must be from 0 to 1")
     loaded = native.load_with_meta(resolve_model_dir(model_dir))
     predictor = Predictor(loaded.model, loaded.labels, loaded.preprocess, multiple=multiple)
+    size = size or _settings(Path(model_dir)).get("eval_size")
     paths = list({os.path.abspath(path): Path(path) for path in images}.values())
     targets = _targets(paths, Path(out))
-    gather(lambda path: read_image(path).shape, paths, "images")
+    shapes = gather(lambda path: read_image(path).shape, paths, "images")
+    for path, shape in zip(paths, shapes, strict=True):
+        _check_size(path, shape[:2], size, max_side, console)
     _make_folder(Path(out))
     pairs = list(zip(paths, targets, strict=True))
     for path, files in _tracked(pairs, "predicting", console):
         image = read_image(path)
-        _write(image, predictor.labels(image, max_side=max_side), loaded.labels, alpha, files)
+        label = predictor.labels(image, size=size, max_side=max_side)
+        _write(image, label, loaded.labels, alpha, files)
     return [file for files in targets for file in files]
+
+
+def _check_size(
+    path: Path,
+    own: tuple[int, int],
+    size: tuple[int, int] | None,
+    max_side: int | None,
+    console: Console | None,
+) -> None:
+    """Makes sure that the sizes fit, and says so if a photo is too large for them."""
+    height, width = inner_size(own, size, max_side)
+    if console is not None and size is None and (height, width) != own:
+        line = f"{path}: {own[0]} x {own[1]} pixels are segmented at {height} x {width}"
+        console.print(f"{line}, see --max-side", soft_wrap=True, highlight=False)
 
 
 def _write(
@@ -192,7 +214,7 @@ def evaluate_dir(
 
     Args:
         path: work directory of a training run, or model directory.
-        split: "train" or "val".
+        split: "train" or "val", or "test" where the data set has one.
         data: name of the data set.
         data_dir: its folder.
         batch_size: images per step; 8 without a training run.
@@ -207,13 +229,17 @@ def evaluate_dir(
         ConfigError: no data set is named, or it has other classes than the model.
         DataError: the data set is missing or its labels do not fit.
     """
-    loaded = native.load_with_meta(resolve_model_dir(path))
+    directory = resolve_model_dir(path)
     settings: dict[str, Any] = _settings(Path(path))
+    loaded = native.load_with_meta(directory, dtype=settings.get("dtype", "float32"))
     if data is not None and data != settings.get("data"):
         settings = {"data": data}
     if "data" not in settings:
         raise ConfigError(f"{path} does not say on which data it was trained: give --data NAME")
-    source = open_source(settings["data"], split, data_dir=data_dir or settings.get("data_dir"))
+    as_trained = ("data_dir", "image_size", "limit")
+    options: dict[str, Any] = {key: settings.get(key) for key in as_trained}
+    options["data_dir"] = data_dir or options["data_dir"]
+    source = open_run_source(settings["data"], split, **options)
     _check_classes(loaded.labels, source)
     check_labels(source)
     transform = EvalTransform(eval_size or settings.get("eval_size"))
@@ -233,7 +259,7 @@ def _settings(path: Path) -> dict[str, Any]:
     if not (path / MODEL_FOLDER).is_dir() or not file.is_file():
         return {}
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} is not readable JSON: {error}") from error
     if not isinstance(values, dict):

@@ -1,6 +1,5 @@
 """Photos in, pictures and label maps out; a file appears complete or not at all."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flaxseg.errors import DataError
+from flaxseg.files import replace_file
 from flaxseg.labels import Color
 
 _EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
@@ -99,13 +99,8 @@ def _full_palette(palette: Sequence[Color]) -> bytes:
 
 
 def _write_png(path: Path, image: Image.Image) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with partial.open("wb") as file:
+        with replace_file(path) as partial, partial.open("wb") as file:
             image.save(file, "PNG")
-        partial.replace(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

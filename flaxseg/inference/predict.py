@@ -122,33 +122,42 @@ class Predictor:
         """
         return self._run(self._logits_fn, image)
 
-    def labels(self, image: np.ndarray, *, max_side: int | None = None) -> np.ndarray:
+    def labels(
+        self,
+        image: np.ndarray,
+        *,
+        size: tuple[int, int] | None = None,
+        max_side: int | None = None,
+    ) -> np.ndarray:
         """The label map of an RGB image.
+
+        A photo that is segmented at another size than its own gets the class with the highest
+        logit interpolated at each of its own pixels.
 
         Args:
             image: (H, W, 3) uint8.
-            max_side: a photo whose longer side has more pixels is segmented at that size, and its
-                label map enlarged: for photos that do not fit in memory, or that are far larger
-                than those of the training. None segments every photo at its own size.
+            size: height and width to which the photo is stretched first, for networks that know
+                pictures of that size alone.
+            max_side: without `size`, a photo whose longer side has more pixels is shrunk to that:
+                for photos that do not fit in memory, or that are far larger than those of the
+                training. None segments it at its own size.
 
         Returns:
             (H, W) uint8 class ids.
 
         Raises:
             DataError: the image is not (H, W, 3) uint8, or is empty.
-            ConfigError: `max_side` is less than 1.
+            ConfigError: `size` or `max_side` is less than 1.
         """
         check_image(image)
-        if max_side is not None and max_side < 1:
-            raise ConfigError(f"max_side is {max_side}, it must be at least 1 pixel")
-        height, width = image.shape[:2]
-        if max_side is None or max(height, width) <= max_side:
+        own = (image.shape[0], image.shape[1])
+        inner = inner_size(own, size, max_side)
+        if inner == own:
             return self._run(self._label_fn, image)
-        scale = max_side / max(height, width)
-        small = (max(1, round(width * scale)), max(1, round(height * scale)))
-        shrunk = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        label = self._run(self._label_fn, shrunk)
-        return cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        # The stretch is that of training and evaluation; mere shrinking had better not alias.
+        how = cv2.INTER_AREA if size is None else cv2.INTER_LINEAR
+        resized = cv2.resize(image, inner[::-1], interpolation=how)
+        return _resized_argmax(self.logits(resized), own)
 
     def _run(self, function: LabelFn, image: np.ndarray) -> np.ndarray:
         check_image(image)
@@ -159,6 +168,39 @@ class Predictor:
         padded[0, :height, :width] = image
         result = np.asarray(function(self._params, self._stats, padded))
         return result[0, :height, :width].copy()
+
+
+def inner_size(
+    own: tuple[int, int], size: tuple[int, int] | None, max_side: int | None
+) -> tuple[int, int]:
+    """Height and width at which `Predictor.labels` segments a photo of a size.
+
+    Raises:
+        ConfigError: `size` or `max_side` is less than 1.
+    """
+    if size is not None and min(size) < 1:
+        raise ConfigError(f"size is {size[0]} {size[1]}, it must be at least 1 pixel each")
+    if max_side is not None and max_side < 1:
+        raise ConfigError(f"max_side is {max_side}, it must be at least 1 pixel")
+    if size is not None:
+        return size
+    scale = 1.0 if max_side is None else min(1.0, max_side / max(own))
+    return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
+
+
+def _resized_argmax(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Class of the highest interpolated logit, (H, W, K) -> (H', W') uint8.
+
+    One class after the other: all at once would fill the memory for a large photo.
+    """
+    label = np.zeros(size, np.uint8)
+    highest = np.full(size, -np.inf, np.float32)
+    for index in range(logits.shape[-1]):
+        plane = np.ascontiguousarray(logits[..., index])
+        plane = cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+        label[plane > highest] = index
+        np.maximum(highest, plane, out=highest)
+    return label
 
 
 def check_image(image: np.ndarray) -> None:

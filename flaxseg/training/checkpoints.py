@@ -1,5 +1,6 @@
 """Checkpoints of a run: asynchronous, atomic, the last two and the best one."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,9 +66,15 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception) -> None:
-        self._last.close()
-        self._best.close()
+    def __exit__(self, kind, exception, trace) -> None:
+        try:
+            with contextlib.ExitStack() as both:
+                both.callback(_writing, self.directory, self._best.close)
+                both.callback(_writing, self.directory, self._last.close)
+        except CheckpointError:
+            # The error that ends the run tells more than its last checkpoint.
+            if exception is None:
+                raise
 
     @property
     def latest_step(self) -> int | None:
@@ -188,7 +195,7 @@ def _check_run(directory: Path, there: dict[str, Any], here: dict[str, Any]) -> 
     ]
     if changes:
         raise CheckpointError(
-            f"{directory} has checkpoints of another model ({'; '.join(changes)}): choose another "
+            f"{directory} has checkpoints of another run ({'; '.join(changes)}): choose another "
             "--workdir, or the same settings to resume"
         )
 

@@ -32,7 +32,8 @@ class TrainConfig:
     """Folder of the data set's files."""
 
     workdir: str | None = None
-    """Folder of everything the run writes; the same folder again resumes. None: runs/MODEL-DATA."""
+    """Folder of everything the run writes; the same folder again resumes. None: runs/MODEL-DATA,
+    and -RECIPE unless that is the default."""
 
     recipe: str = "default"
     """Named set of defaults for all the other fields; flags override it."""
@@ -130,7 +131,8 @@ class TrainConfig:
     @property
     def directory(self) -> Path:
         """The work directory, with its default filled in."""
-        return Path(self.workdir or f"runs/{self.model}-{self.data}")
+        recipe = "" if self.recipe == "default" else f"-{self.recipe}"
+        return Path(self.workdir or f"runs/{self.model}-{self.data}{recipe}")
 
     def validate(self) -> "TrainConfig":
         """Returns the config if every value fits its field.
@@ -167,20 +169,16 @@ class TrainConfig:
         }
         return cls(**tuples).validate()
 
-    def save(self, path: Path) -> None:
-        """Writes the config as JSON."""
-        path.write_text(json.dumps(self.to_json(), indent=2) + "\n")
-
     @classmethod
     def load(cls, path: Path) -> "TrainConfig":
-        """Reads what `save` wrote.
+        """Reads the JSON file of a work directory.
 
         Raises:
             ConfigError: if the file is unreadable, with its path.
         """
         try:
             return cls.from_json(json.loads(path.read_text()))
-        except (OSError, json.JSONDecodeError, AttributeError, ConfigError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: no readable training config: {error}") from error
 
 

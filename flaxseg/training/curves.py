@@ -8,6 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from flaxseg.files import replace_file
+
 Rows = Sequence[dict[str, str]]
 
 
@@ -27,9 +29,8 @@ def draw_curves(rows: Rows, path: Path, title: str) -> None:
     _curve(rate, rows, ["lr"], "learning rate", marker="")
     _curve(scores, rows, ["miou", "pixel_accuracy", "mean_accuracy"], "validation", marker=".")
     scores.set_ylim(0, 1)
-    staging = path.with_name(f".{path.name}")
-    figure.savefig(staging, format="png", dpi=110)
-    staging.replace(path)
+    with replace_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
 
 
 def _curve(axes: Axes, rows: Rows, columns: Sequence[str], title: str, marker: str) -> None:

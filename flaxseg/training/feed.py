@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flaxseg.training.sharding import put_batch
+from flaxseg.sharding import put_batch
 
 
 class Fed(NamedTuple):

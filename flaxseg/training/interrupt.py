@@ -1,11 +1,15 @@
 """Turns SIGTERM and Ctrl-C into a request that the training loop answers between two steps."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+
+_NOTICE = b"stopping after this step and saving; Ctrl-C again quits at once\n"
 
 
 class Stopped(Exception):
@@ -39,7 +43,10 @@ class StopSignal:
     def _handle(self, number: int, frame) -> None:
         if self.name and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = self.name or signal.Signals(number).name
+        if not self.name:
+            self.name = signal.Signals(number).name
+            # print may be in the middle of a line that this handler interrupts.
+            os.write(2, _NOTICE)
 
     def check(self) -> None:
         """Raises `Stopped` after a signal."""

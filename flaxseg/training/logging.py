@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flaxseg.files import replace_text
 from flaxseg.inference.metrics import Scores
 from flaxseg.training.curves import draw_curves
 from flaxseg.training.monitor import Reading
-from flaxseg.training.workdir import CURVES_FILE, METRICS_FILE, TENSORBOARD, write_text
+from flaxseg.training.workdir import CURVES_FILE, METRICS_FILE, TENSORBOARD
 
 TRAIN_COLUMNS = ("loss", "grad_norm", "lr")
 SCORE_COLUMNS = ("miou", "pixel_accuracy", "mean_accuracy")
@@ -36,7 +37,7 @@ class MetricsFile:
         self.columns = ["step", "epoch", *TRAIN_COLUMNS, *SCORE_COLUMNS]
         self.columns += [f"iou/{name}" for name in classes]
         kept = [row for row in read_rows(path) if _is_before(row, step)] if path.exists() else []
-        write_text(path, self._text(kept, header=True))
+        replace_text(path, self._text(kept, header=True))
 
     def write(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Appends a row; columns without a value stay empty, as does nan."""
@@ -55,15 +56,19 @@ class MetricsFile:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv; a last line that was cut off by a kill is left out."""
+    """The rows of metrics.csv, without a last line that was cut off by a kill.
+
+    Lines that were added by hand and do not start with a step are left out, too.
+    """
     text = path.read_text()
     whole = text[: text.rfind("\n") + 1]
-    return list(csv.DictReader(io.StringIO(whole)))
+    rows = csv.DictReader(io.StringIO(whole))
+    return [row for row in rows if (row.get("step") or "").isdecimal()]
 
 
 def _is_before(row: dict[str, str], step: int) -> bool:
     """A run that starts at `step` evaluates it again, but does not train it again."""
-    return int(row["step"]) < step or (int(row["step"]) == step and bool(row["loss"]))
+    return int(row["step"]) < step or (int(row["step"]) == step and bool(row.get("loss")))
 
 
 class RunLog:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from flaxseg import native
 from flaxseg.errors import TrainingError
+from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.images import write_image
 from flaxseg.inference.metrics import scores_table
 from flaxseg.inference.overlay import contact_sheet
@@ -57,7 +58,10 @@ def fit(config: TrainConfig, console: Console | None = None) -> FitResult:
         _print_settings(setup, console)
         checkpoints = Checkpoints(config.directory / workdir.CHECKPOINTS, setup.identity())
         with checkpoints:
-            result = _Run(setup, checkpoints, stop, console).train()
+            if stop.name:
+                result = _untouched(config, checkpoints)
+            else:
+                result = _Run(setup, checkpoints, stop, console).train()
     console.print(_farewell(result, stop), soft_wrap=True)
     return result
 
@@ -153,7 +157,8 @@ class _Run:
         scores = self.setup.evaluator(self.state.params, self.state.stats, batches)
         epoch = self.setup.epoch(self.step)
         self.log.scores(scores, self.step, epoch)
-        self.metrics = {name: _number(getattr(scores, name)) for name in SCORE_COLUMNS}
+        values = scores.to_dict()
+        self.metrics = {name: values[name] for name in SCORE_COLUMNS}
         self.console.print(scores_table(scores, labels))
         self._draw_overlays(epoch)
         self._keep_if_best(self.metrics["miou"] or 0.0)
@@ -188,7 +193,7 @@ class _Run:
         self.checkpoints.save_best(self.step, self.state, self.position, self.history)
         native.save(
             self.setup.model(self.state),
-            self.config.directory / workdir.MODEL,
+            self.config.directory / MODEL_FOLDER,
             labels=self.setup.datasets.val.labels,
             preprocess=self.setup.preprocess,
             name=self.config.model,
@@ -236,15 +241,17 @@ def _print_settings(setup: Setup, console: Console) -> None:
     console.print(f"{sizes}, {devices}, {steps}", highlight=False)
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _untouched(config: TrainConfig, checkpoints: Checkpoints) -> FitResult:
+    """How a run ends that was stopped before it went on."""
+    step = checkpoints.latest_step or 0
+    return FitResult(None, None, step, {}, config.directory, finished=False)
 
 
 def _summary(result: FitResult) -> str:
     if result.best_miou is None:
         return f"step {result.step}, not evaluated yet"
     best = f"best mIoU {result.best_miou:.4f} at step {result.best_step} of {result.step}"
-    return f"{best}; model in {result.workdir / workdir.MODEL}"
+    return f"{best}; model in {result.workdir / MODEL_FOLDER}"
 
 
 def _farewell(result: FitResult, stop: StopSignal) -> str:

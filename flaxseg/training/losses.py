@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from flaxseg.labels import IGNORE
 from flaxseg.models import Output
 from flaxseg.ops import resize_bilinear
 
@@ -13,14 +12,16 @@ from flaxseg.ops import resize_bilinear
 def cross_entropy(
     logits: jax.Array, labels: jax.Array, weight: jax.Array | None = None
 ) -> jax.Array:
-    """Mean cross entropy over the pixels that are not ignored, as torch's with ignore_index=255.
+    """Mean cross entropy over the labelled pixels, as torch's with ignore_index=255.
 
-    Computed in float32, or float64 for float64 logits. Without any valid pixel the loss is 0 and
-    so are its gradients (torch gives NaN).
+    The scores of the other pixels change nothing, even if they are not finite. Computed in float32,
+    or float64 for float64 logits. Without any labelled pixel the loss is 0 and so are its gradients
+    (torch gives NaN).
 
     Args:
         logits: scores, (B, H, W, K).
-        labels: class ids from 0 to K - 1, or 255 for ignored pixels, (B, H, W), any integer type.
+        labels: class ids, (B, H, W), any integer type; pixels whose id is not 0 to K - 1, such as
+            255, do not count.
         weight: weight of each class, (K,); the mean is then the weighted one.
 
     Returns:
@@ -30,9 +31,12 @@ def cross_entropy(
     # Comparing with an iota instead of gathering: the gradient of a gather is a scatter, which is
     # several times slower.
     is_label = jnp.arange(logits.shape[-1]) == labels[..., None].astype(jnp.int32)
+    valid = jnp.any(is_label, axis=-1)
+    # Masked before the logarithm: a gradient of 0 times infinity would be nan.
+    logits = jnp.where(valid[..., None], logits, 0)
     log_sum = jax.nn.logsumexp(logits, axis=-1)
     losses = log_sum - jnp.sum(jnp.where(is_label, logits, 0), axis=-1)
-    weights = (labels != IGNORE).astype(logits.dtype)
+    weights = valid.astype(logits.dtype)
     if weight is not None:
         weights *= jnp.sum(jnp.where(is_label, weight.astype(logits.dtype), 0), axis=-1)
     total = jnp.sum(weights)

@@ -1,21 +1,19 @@
 """Named sets of defaults for a training run."""
 
 import dataclasses
+import os
 from typing import Any
 
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.training.config import TrainConfig
 
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "shapes": {
-        "epochs": 4,
-        "batch_size": 8,
-        "image_size": (64, 64),
-        "lr": 0.05,
-        "scale": (1.0, 1.0),
-    },
+_SHAPES: dict[str, Any] = {
+    "epochs": 4,
+    "batch_size": 8,
+    "image_size": (64, 64),
+    "lr": 0.05,
+    "scale": (1.0, 1.0),
 }
-"""What the default recipe sets for a data set; photographs share one entry."""
 
 _PHOTOGRAPHS: dict[str, Any] = {
     "epochs": 100,
@@ -75,7 +73,7 @@ def _settings(model: str, data: str, recipe: str) -> dict[str, Any]:
     if recipe not in RECIPES:
         raise ConfigError(f"--recipe {recipe!r} is unknown{did_you_mean(recipe, RECIPES)}")
     if recipe == "default":
-        return _DEFAULTS.get(data, _PHOTOGRAPHS)
+        return _SHAPES if data == "shapes" else _PHOTOGRAPHS
     if model not in _TUTORIALS:
         raise ConfigError(
             f"--recipe tutorial has no settings for --model {model}, only for "
@@ -85,5 +83,9 @@ def _settings(model: str, data: str, recipe: str) -> dict[str, Any]:
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
-    """The config with its default work directory filled in."""
-    return dataclasses.replace(config, workdir=str(config.directory))
+    """The config with its default work directory filled in, and the data's absolute folder.
+
+    What a work directory records thus holds wherever the next command is called.
+    """
+    data_dir = None if config.data_dir is None else os.path.abspath(config.data_dir)
+    return dataclasses.replace(config, workdir=str(config.directory), data_dir=data_dir)

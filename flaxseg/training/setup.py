@@ -14,29 +14,10 @@ from flaxseg import data, models
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.predict import LabelFn, make_label_fn
 from flaxseg.preprocess import Preprocess
+from flaxseg.sharding import choose_devices, make_mesh, replicated
 from flaxseg.training.config import TrainConfig, parse_overrides
 from flaxseg.training.optim import make_optimizer, make_schedule
-from flaxseg.training.sharding import choose_devices, make_mesh, replicated
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
-
-
-class FirstExamples:
-    """The first examples of a source."""
-
-    def __init__(self, source: data.Source, count: int):
-        """Shortens `source` to at most `count` examples."""
-        self.labels = source.labels
-        self._source, self._count = source, min(count, len(source))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> data.Example:
-        return self._source[index]
-
-    def name(self, index: int) -> str:
-        """The example's own name."""
-        return self._source.name(index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,21 +58,33 @@ def open_datasets(config: TrainConfig) -> Datasets:
         resize=config.resize,
     )
     evaluate = data.EvalTransform(config.eval_size)
-    batch_size, eval_batch_size = config.batch_size, config.eval_batch_size or config.batch_size
+    train_batches = data.train_loader(
+        train,
+        augment,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    eval_batch_size = config.eval_batch_size or config.batch_size
     return Datasets(
         train,
         val,
-        data.train_loader(train, augment, batch_size=batch_size, seed=config.seed),
+        train_batches,
         data.eval_loader(val, evaluate, batch_size=eval_batch_size),
         evaluate,
-        data.steps_per_epoch(train, batch_size),
+        data.steps_per_epoch(train, config.batch_size),
     )
 
 
 def _open_split(config: TrainConfig, split: str) -> data.Source:
-    source = data.open_source(config.data, split, data_dir=config.data_dir)
-    if config.limit is not None:
-        source = FirstExamples(source, config.limit)
+    source = data.open_run_source(
+        config.data,
+        split,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        limit=config.limit,
+    )
     if config.check_labels:
         data.check_labels(source)
     return source
@@ -175,6 +168,8 @@ class Setup:
             "model": self.config.model,
             "model_config": models.config_to_json(self.model_config),
             "classes": list(self.datasets.train.labels.classes),
+            "training_images": len(self.datasets.train),
+            "validation_images": len(self.datasets.val),
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
         }

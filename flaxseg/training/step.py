@@ -10,9 +10,9 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from flaxseg.labels import IGNORE
+from flaxseg.preprocess import Preprocess
+from flaxseg.sharding import replicated, split_batch
 from flaxseg.training.losses import segmentation_loss
-from flaxseg.training.sharding import replicated, split_batch
 
 
 @jax.tree_util.register_dataclass
@@ -40,16 +40,13 @@ class StepMetrics(NamedTuple):
         loss: total loss before the update.
         grad_norm: Euclidean norm of the whole gradient.
         lr: learning rate of the update.
-        valid: number of pixels that are not ignored.
     """
 
     loss: jax.Array
     grad_norm: jax.Array
     lr: jax.Array
-    valid: jax.Array
 
 
-Preprocess = Callable[[jax.Array], jax.Array]
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]
 
 
@@ -97,7 +94,7 @@ def make_train_step(
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         lr = jnp.asarray(schedule(state.step))
-        metrics = StepMetrics(loss, optax.tree.norm(grads), lr, jnp.sum(label != IGNORE))
+        metrics = StepMetrics(loss, optax.tree.norm(grads), lr)
         return TrainState(state.step + 1, params, stats, opt_state), metrics
 
     return step

@@ -2,19 +2,18 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from flaxseg.errors import ConfigError
+from flaxseg.files import replace_text
+from flaxseg.model_dir import CONFIG_FILE
 from flaxseg.training.config import TrainConfig, differences
 
-CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.csv"
 CURVES_FILE = "curves.png"
 CHECKPOINTS = "checkpoints"
-MODEL = "model"
 OVERLAYS = "overlays"
 TENSORBOARD = "tensorboard"
 
@@ -48,8 +47,11 @@ def check_workdir(config: TrainConfig) -> None:
         ConfigError: listing the flags that differ from the run that the directory belongs to.
     """
     path = config.directory / CONFIG_FILE
-    if config.directory.exists() and not config.directory.is_dir():
-        raise ConfigError(f"--workdir {config.directory} is a file: choose another folder")
+    for folder in (config.directory, *config.directory.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(
+                f"--workdir {config.directory}: {folder} is a file, choose another folder"
+            )
     if not path.exists():
         return
     try:
@@ -67,20 +69,24 @@ def open_workdir(config: TrainConfig) -> Path:
     """Makes the work directory and writes its config."""
     try:
         config.directory.mkdir(parents=True, exist_ok=True)
-        write_text(config.directory / CONFIG_FILE, json.dumps(config.to_json(), indent=2) + "\n")
+        replace_text(config.directory / CONFIG_FILE, json.dumps(config.to_json(), indent=2) + "\n")
     except OSError as error:
         raise ConfigError(f"--workdir {config.directory} cannot be written: {error}") from error
     return config.directory
 
 
 def read_result(workdir: Path) -> FitResult | None:
-    """The result of the finished run in a work directory, or None if it is not finished."""
+    """The result of the finished run in a work directory, or None if it is not finished.
+
+    Raises:
+        ConfigError: if the file is damaged.
+    """
     try:
         values: dict[str, Any] = json.loads((workdir / RESULT_FILE).read_text())
         return FitResult(**values, workdir=workdir, finished=True)
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         path = workdir / RESULT_FILE
         raise ConfigError(f"{path} is damaged ({error}): delete it to evaluate again") from error
 
@@ -89,11 +95,4 @@ def write_result(result: FitResult) -> None:
     """Marks the run as finished."""
     values = dataclasses.asdict(result)
     del values["workdir"], values["finished"]
-    write_text(result.workdir / RESULT_FILE, json.dumps(values, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is either whole or not there, whenever the process is killed."""
-    staging = path.with_name(f".{path.name}.tmp")
-    staging.write_text(text)
-    os.replace(staging, path)
+    replace_text(result.workdir / RESULT_FILE, json.dumps(values, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """The published networks' own numbers, through the rename tables, in both frameworks."""
 
-import numpy as np
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -43,6 +44,17 @@ def test_round_trip_returns_every_bit(golden):
 @pytest.mark.parametrize("run", RUNS)
 def test_forward(golden, run):
     check(goldens.forward_figures(golden, run), 3 if golden.config.aux_channels else 2)
+
+
+@pytest.mark.parametrize("golden", ["mmseg_ccnet_r50-d8"], indirect=True)
+@pytest.mark.parametrize("wrong", ["logits", "aux"])
+def test_a_wrong_output_is_noticed(golden, wrong):
+    outputs = {name: golden.outputs[name].copy() for name in ("logits", "aux")}
+    outputs[wrong].flat[-1] += 11 * golden.outputs[f"{wrong}_noise"]
+    run = SimpleNamespace(evaluate=lambda image, resize: list(outputs.values()))
+    measured = goldens.forward_figures(golden, lambda *args: run)
+    failed = [figure.what for figure in measured if not figure.passed]
+    assert failed == [f"golden, eval: {wrong}, absolute"]
 
 
 @pytest.mark.parametrize("golden", [goldens.TRAINED], indirect=True)

@@ -1,6 +1,11 @@
 """Reading and writing the peers' files."""
 
+import contextlib
 import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,10 +127,72 @@ def test_paths_that_cannot_be(tmp_path, state):
         convert.write(tmp_path / "y.safetensors", state, wrapper="state_dict")
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path, state):
+@contextlib.contextmanager
+def full_disk(room: int):
+    """No file may grow beyond `room` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_a_full_disk_keeps_the_old_file(tmp_path, state, name):
+    convert.write(tmp_path / name, state)
+    before = (tmp_path / name).read_bytes()
+    with full_disk(10_000), pytest.raises(CheckpointError, match=f"{name} cannot be written .*unt"):
+        convert.write(tmp_path / name, {"a": np.zeros(100_000, np.float32)})
+    assert (tmp_path / name).read_bytes() == before
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_tensors_that_no_file_holds(tmp_path, state):
     convert.write(tmp_path / "x.pth", state)
-    before = (tmp_path / "x.pth").read_bytes()
-    with pytest.raises(TypeError):
+    with pytest.raises(CheckpointError, match=r"x\.pth cannot be written .*numpy\.str_"):
         convert.write(tmp_path / "x.pth", {"a": np.array(["text"])})
-    assert (tmp_path / "x.pth").read_bytes() == before
+    assert convert.read(tmp_path / "x.pth").keys() == state.keys()
     assert os.listdir(tmp_path) == ["x.pth"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, state):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"file/x\.pth cannot be written"):
+        convert.write(tmp_path / "file" / "x.pth", state)
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Block())
+import numpy as np
+import convert
+from flaxseg.errors import CheckpointError
+
+def message(error, function, *args):
+    try:
+        function(*args)
+    except error as caught:
+        return str(caught)
+
+hint = "needs PyTorch: pip install 'flaxseg[torch]'"
+convert.write("x.safetensors", {"a": np.arange(3.0)})
+assert convert.read("x.safetensors")["a"].tolist() == [0, 1, 2]
+assert message(CheckpointError, convert.read, "old.pth") == f"old.pth {hint}"
+assert message(CheckpointError, convert.write, "new.pth", {}) == f"new.pth {hint}"
+assert message(ImportError, __import__, "torch_ref") == f"torch_ref {hint}"
+"""
+
+
+def test_without_torch(tmp_path, state):
+    convert.write(tmp_path / "old.pth", state)
+    environment = {**os.environ, "PYTHONPATH": str(Path(convert.__file__).parents[1])}
+    command = [sys.executable, "-c", WITHOUT_TORCH]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment)
+    assert sorted(os.listdir(tmp_path)) == ["old.pth", "x.safetensors"]

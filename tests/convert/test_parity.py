@@ -6,26 +6,16 @@ import io
 import jax
 import numpy as np
 import pytest
-import torch
 from jax import numpy as jnp
 from rich.console import Console
 
 from convert.parity import __main__ as command
-from convert.parity import figures
+from convert.parity import figures, goldens
 from convert.parity.runs import FlaxRun
 from flaxseg.models import get_config
 from flaxseg.ops import BatchNorm, criss_cross
 
 SIZE = (33, 47)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread():
-    """More of them stall each other on networks this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=command.CONFIGS)
@@ -55,9 +45,9 @@ def test_twenty_steps(case, exact):
 
 
 def test_round_trips(case):
-    names = [figure.what for figure in figures.round_trip_figures(case)]
-    check(*figures.round_trip_figures(case))
-    assert len(names) == 2
+    measured = list(figures.round_trip_figures(case))
+    check(*measured)
+    assert len(measured) == 2
 
 
 def test_float32_training_step_is_as_good_as_torchs():
@@ -177,6 +167,25 @@ def test_command_reports_and_counts_failures(monkeypatch, capsys):
     monkeypatch.setattr(command, "rows", lambda: [row._replace(figure=bad)])
     assert command.main() == 1
     assert "1 figures failed" in capsys.readouterr().out
+
+
+def test_command_includes_the_goldens_or_says_that_they_are_missing(monkeypatch, capsys, tmp_path):
+    row = command.Row("ccnet", SIZE, figures.Figure("golden", "float64", 0.0, 0))
+    monkeypatch.setattr(command, "twin_rows", lambda: [])
+    monkeypatch.setattr(goldens, "golden_rows", lambda: [row])
+    assert command.main() == 0
+    out = capsys.readouterr().out
+    assert "PASS  ccnet" in out and "NOTE" not in out
+    monkeypatch.setattr(goldens, "GOLDENS", tmp_path / "none")
+    assert command.main() == 0
+    out = capsys.readouterr().out
+    assert "PASS  ccnet" not in out
+    assert f"NOTE  goldens of the peers: not compared, since {tmp_path / 'none'} is missing" in out
+
+
+def test_nan_in_any_output_never_passes():
+    good, bad = np.ones((1, 2)), np.full((1, 2), np.nan)
+    assert np.isnan(figures.outputs_apart([good, bad], [good, good]))
 
 
 def test_float64_is_off_outside_a_run(case, exact):

@@ -9,6 +9,8 @@ from flaxseg.data import (
     Shapes,
     TrainTransform,
     eval_loader,
+    open_run_source,
+    pad_batch,
     steps_per_epoch,
     train_loader,
 )
@@ -209,3 +211,19 @@ def test_eval_holds_few_images_of_many_sizes(numbered):
 def test_eval_bad_batch_size(numbered):
     with pytest.raises(ConfigError, match="--batch-size 0: give at least 1"):
         eval_loader(numbered(3), EvalTransform(), batch_size=0)
+
+
+def test_padding_is_not_counted(numbered):
+    (batch,) = eval_loader(numbered(2), EvalTransform(), batch_size=2)
+    padded = pad_batch(batch, 3)
+    assert_equal([type(batch)(*(array[:2] for array in padded))], [batch])
+    assert padded.weight.tolist() == [1, 1, 0]
+    assert (padded.label[2] == 255).all()
+
+
+def test_a_run_draws_scenes_that_fill_its_crops():
+    for size, drawn in [((64, 64), (96, 96)), ((32, 128), (96, 128)), (None, (96, 96))]:
+        source = open_run_source("shapes", "val", image_size=size, limit=3)
+        assert source[2].label.shape == drawn
+        assert len(source) == 3
+        assert source.name(2) == "shapes/val/000002"

@@ -4,6 +4,7 @@ import pytest
 from flax import nnx
 
 from flaxseg import native
+from flaxseg.data import EvalTransform, Example
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.inference import Predictor, make_label_fn
 from flaxseg.labels import LabelSet
@@ -69,8 +70,32 @@ def test_large_photos_are_segmented_at_max_side(pixel_model, labels, preprocess)
     predictor = Predictor(pixel_model, labels, preprocess, multiple=1)
     label = predictor.labels(image, max_side=20)
     assert preprocess.traces == [(1, 10, 20, 3)]
-    np.testing.assert_array_equal(label, plain_logits(pixel_model, image).argmax(-1))
-    np.testing.assert_array_equal(predictor.labels(image, max_side=80), label)
+    small = plain_logits(pixel_model, np.ascontiguousarray(image[::4, ::4]))
+    expected = resize_bilinear(small[None], (40, 80), align_corners=False)[0].argmax(-1)
+    np.testing.assert_array_equal(label, expected)
+    own = predictor.labels(image, max_side=80)
+    np.testing.assert_array_equal(own, plain_logits(pixel_model, image).argmax(-1))
+
+
+@pytest.mark.parametrize("size", [(6, 4), (24, 8), (11, 17)])
+def test_a_photo_is_stretched_and_its_logits_brought_back(
+    pixel_model, labels, preprocess, photo, size
+):
+    predictor = Predictor(pixel_model, labels, preprocess, multiple=1)
+    label = predictor.labels(photo, size=size, max_side=2)
+    assert preprocess.traces == [(1, *size, 3)]
+    stretched = EvalTransform(size)(Example(photo, np.zeros(photo.shape[:2], np.uint8))).image
+    logits = plain_logits(pixel_model, stretched)
+    logits = np.asarray(resize_bilinear(logits[None], (11, 17), align_corners=False)[0])
+    chosen = np.take_along_axis(logits, label[..., None].astype(int), axis=-1)[..., 0]
+    # Not the class itself: it is open where two logits agree but for rounding.
+    np.testing.assert_allclose(chosen, logits.max(-1), atol=1e-5)
+    assert label.shape == (11, 17) and len(np.unique(label)) > 1
+
+
+def test_a_senseless_size_is_refused(pixel_model, labels, preprocess, photo):
+    with pytest.raises(ConfigError, match="size is 0 4, it must be at least 1 pixel each"):
+        Predictor(pixel_model, labels, preprocess).labels(photo, size=(0, 4))
 
 
 def test_new_weights_change_the_labels_without_compiling(pixel_model, labels, preprocess, photo):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from flaxseg import native
+from flaxseg import cli, native
 from flaxseg.data import EvalTransform, Shapes, eval_loader
 from flaxseg.data.shapes import SPLITS
 from flaxseg.errors import CheckpointError, ConfigError, DataError
@@ -76,6 +76,23 @@ def test_the_options_reach_the_pictures(model_dir, photos, tmp_path):
         np.testing.assert_array_equal(np.asarray(mask), predictor.labels(image, max_side=16))
 
 
+@pytest.mark.parametrize(("size", "used"), [(None, (24, 16)), ((16, 40), (16, 40))])
+def test_photos_are_stretched_as_in_the_training_run(workdir, photos, tmp_path, size, used):
+    predict_files(workdir, photos[:1], tmp_path / "out", size=size)
+    predictor = Predictor(*native.load_with_meta(workdir / "model"))
+    with Image.open(tmp_path / "out" / "scene0_mask.png") as mask:
+        expected = predictor.labels(read_image(photos[0]), size=used)
+        np.testing.assert_array_equal(np.asarray(mask), expected)
+
+
+def test_shrunk_photos_are_named(model_dir, photos, tmp_path):
+    console = Console(width=200)
+    with console.capture() as capture:
+        predict_files(model_dir, photos, tmp_path / "out", max_side=33, console=console)
+    (line,) = (line for line in capture.get().splitlines() if "--max-side" in line)
+    assert line.endswith("scene0.png: 24 x 40 pixels are segmented at 20 x 33, see --max-side")
+
+
 def test_a_second_run_replaces_the_first(model_dir, photos, tmp_path):
     first = predict_files(model_dir, photos[:1], tmp_path / "out", alpha=1.0)
     again = photos[0].parent / ".." / "photos" / photos[0].name
@@ -111,6 +128,14 @@ def test_all_unreadable_photos_are_named_before_anything_is_written(model_dir, p
     with pytest.raises(DataError, match=message):
         predict_files(model_dir, [*photos, *bad], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_unreadable_photo_is_one_line_of_the_command(model_dir, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("no picture")
+    command = ["predict", model_dir, tmp_path / "notes.txt", "--out", tmp_path / "out"]
+    assert cli.main([str(word) for word in command]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "notes.txt is not an image" in line
 
 
 def test_no_photo_is_an_error(model_dir, tmp_path):
@@ -186,6 +211,20 @@ def test_a_run_is_scored_on_its_own_data(workdir, few_scenes):
         assert word in capture.get()
 
 
+def test_a_run_is_scored_with_its_own_limit_size_and_format(workdir, few_scenes, monkeypatch):
+    settings = {"data": "shapes", "limit": 3, "image_size": [20, 104], "dtype": "bfloat16"}
+    (workdir / "config.json").write_text(json.dumps(settings))
+    load, formats = native.load_with_meta, []
+
+    def watched(directory, *, dtype):
+        formats.append(dtype)
+        return load(directory, dtype=dtype)
+
+    monkeypatch.setattr(native, "load_with_meta", watched)
+    assert evaluate_dir(workdir).matrix.sum() == 3 * 96 * 104
+    assert formats == ["bfloat16"]
+
+
 def test_arguments_take_precedence_over_the_run(workdir, few_scenes):
     scores = evaluate_dir(workdir, eval_size=(16, 16), batch_size=4)
     np.testing.assert_array_equal(
@@ -234,9 +273,15 @@ def test_numbered_classes_stand_for_any(workdir, few_scenes):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "config.json is not readable JSON"), ("[]", "config.json is not a training config")],
+    [
+        (b"{", "config.json is not readable JSON"),
+        (b"\xff", "config.json is not readable JSON"),
+        (b"null", "config.json is not a training config"),
+        (b"3", "config.json is not a training config"),
+        (b"[]", "config.json is not a training config"),
+    ],
 )
 def test_a_damaged_run_configuration_is_named(workdir, content, message):
-    (workdir / "config.json").write_text(content)
+    (workdir / "config.json").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         evaluate_dir(workdir)

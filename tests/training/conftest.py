@@ -7,14 +7,12 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
+from small_training import FLAGS
 
 from flaxseg.training import make_config
 from flaxseg.training.checkpoints import Checkpoints
 from flaxseg.training.setup import Setup
 from flaxseg.training.workdir import CHECKPOINTS
-
-OVERRIDES = {"backbone.width": 8, "backbone.blocks": (1, 1, 1, 1), "channels": 16}
-FLAGS = ("backbone.width=8", "backbone.blocks=1,1,1,1", "channels=16")
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +11,8 @@ import pytest
 from flax import nnx
 
 from flaxseg.errors import CheckpointError
+from flaxseg.sharding import make_mesh, replicated
 from flaxseg.training.checkpoints import Checkpoints, History
-from flaxseg.training.sharding import make_mesh, replicated
 from flaxseg.training.step import init_state
 
 RUN = {"model": "tiny", "model_config": {"width": 3}, "classes": ["sky", "road"]}
@@ -114,10 +117,11 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(saved, abstract):
 
 def test_unfinished_checkpoint_is_ignored_and_removed(saved, abstract):
     (saved / "last" / "5").rename(saved / "last" / "5.orbax-checkpoint-tmp")
-    snapshot, lines = restore(saved, abstract)
-    assert int(snapshot.state.step) == 3
-    assert lines == []
-    assert [path.name for path in (saved / "last").iterdir()] == ["3"]
+    with Checkpoints(saved, RUN) as checkpoints:
+        assert int(checkpoints.restore(abstract, pytest.fail).state.step) == 3
+        # It is removed in the background; the next checkpoint waits for that.
+        checkpoints.save(4, make_state(4), {}, History())
+    assert sorted(path.name for path in (saved / "last").iterdir()) == ["3", "4"]
 
 
 def test_best_of_later_steps_is_measured_again(saved, abstract):
@@ -136,22 +140,64 @@ def test_nothing_readable_is_an_error_and_nothing_is_touched(saved, abstract):
     assert sorted(path.name for path in (saved / "last").iterdir()) == ["3", "5"]
 
 
-def test_checkpoint_of_another_model_is_refused(saved, abstract):
+def test_checkpoint_of_another_run_is_refused(saved, abstract):
     other = {**RUN, "model_config": {"width": 4}, "classes": ["sky"]}
-    message = r"model_config.width was 3, now 4; classes was sky road, now sky\): choose another"
+    message = (
+        r"another run \(model_config.width was 3, now 4; classes was sky road, now sky\): choose"
+    )
     with pytest.raises(CheckpointError, match=message):
         restore(saved, abstract, other)
 
 
-def test_full_disk_is_reported_as_such(tmp_path, monkeypatch):
-    with Checkpoints(tmp_path, RUN) as checkpoints:
+FULL_DISK = """
+import pathlib, resource, signal, sys
+from flaxseg.training.checkpoints import Checkpoints, CheckpointError, History
+from test_checkpoints import RUN, make_state
 
-        def no_space(*args, **kwargs):
-            raise OSError(28, "No space left on device")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with Checkpoints(pathlib.Path(sys.argv[1]), RUN) as checkpoints:
+    checkpoints.save(1, make_state(1), {}, History())
+    checkpoints.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+    try:
+        checkpoints.save(2, make_state(2), {}, History())
+        checkpoints.wait()
+    except CheckpointError as error:
+        sys.exit(str(error))
+"""
 
-        monkeypatch.setattr(checkpoints._last, "save", no_space)
-        with pytest.raises(CheckpointError, match="could not be written .*No space left on device"):
-            checkpoints.save(1, make_state(1), {}, History())
+
+def test_full_disk_is_reported_and_leaves_the_checkpoint_before(tmp_path, abstract):
+    """Beyond a limit of the process every write fails, as on a full disk."""
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert f"{tmp_path}: the checkpoint could not be written (" in ended.stderr
+    assert int(restore(tmp_path, abstract)[0].state.step) == 1
+
+
+def test_an_error_inside_is_not_masked_by_one_of_closing(tmp_path, monkeypatch):
+    closed = []
+
+    def fail(name):
+        closed.append(name)
+        raise OSError(28, "No space left on device")
+
+    for error in (KeyError("the first error"), None):
+        checkpoints = Checkpoints(tmp_path, RUN)
+        for name in ("_last", "_best"):
+            getattr(checkpoints, name).close()
+            monkeypatch.setattr(getattr(checkpoints, name), "close", lambda name=name: fail(name))
+        with pytest.raises(KeyError if error else CheckpointError, match="first|No space left"):
+            with checkpoints:
+                if error:
+                    raise error
+    assert closed == ["_last", "_best"] * 2
 
 
 def test_history_is_plain_data():

@@ -77,6 +77,7 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("predict {}/none photo.jpg", "is neither a model directory"),
         ("eval {}/none", "is neither a model directory"),
         ("predict", "PATH"),
+        ("train --data camvid --data-dir {0}/none --workdir {0}", "/w/none"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(args, message, capsys, tmp_path):
@@ -94,7 +95,26 @@ def test_without_a_command_it_lists_them(capsys):
 def test_unwritable_place_is_no_traceback(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     line = error_of(capsys, "train", "--workdir", str(tmp_path / "file"))
-    assert line == f"--workdir {tmp_path / 'file'} is a file: choose another folder"
+    path = tmp_path / "file"
+    assert line == f"--workdir {path}: {path} is a file, choose another folder"
+
+
+@pytest.mark.parametrize("content", ["", "null", "{]"])
+@pytest.mark.parametrize("command", ["train --workdir", "eval"])
+def test_damaged_config_is_named(command, content, capsys, tmp_path):
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model/config.json", "model/model.safetensors"):
+        (tmp_path / name).write_text(content)
+    assert str(tmp_path / "config.json") in error_of(capsys, *command.split(), str(tmp_path))
+
+
+def test_ctrl_c_ends_with_130(capsys, monkeypatch):
+    def interrupt(args, prog):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "train", interrupt)
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
 
 
 def test_config_error_inside_a_command_has_no_traceback(capsys, monkeypatch):

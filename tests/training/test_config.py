@@ -6,15 +6,19 @@ import pytest
 from flaxseg.errors import ConfigError
 from flaxseg.training import TrainConfig, make_config
 from flaxseg.training.config import differences, parse_overrides
+from flaxseg.training.recipes import resolved
+from flaxseg.training.workdir import check_workdir, read_result
+
+DAMAGED = (b"", b"{", b"null", b"3", b"[]", b'{"epochs": null}', b"\xff\xfe{}")
 
 
 def test_survives_json(tmp_path):
     config = make_config(
         "ccnet", "camvid", "tutorial", override=("backbone.width=8",), data_dir="x", max_steps=3
     )
-    config.save(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_json()))
     assert TrainConfig.load(tmp_path / "config.json") == config
-    assert json.loads((tmp_path / "config.json").read_text())["image_size"] == [224, 224]
+    assert config.to_json()["image_size"] == [224, 224]
 
 
 def test_tutorial_recipe():
@@ -79,9 +83,10 @@ def test_every_numeric_field_rejects_minus_one():
             make_config(**{name: -1})
 
 
-def test_unreadable_file_is_named(tmp_path):
+@pytest.mark.parametrize("content", DAMAGED)
+def test_unreadable_file_is_named(content, tmp_path):
     path = tmp_path / "config.json"
-    path.write_text("{")
+    path.write_bytes(content)
     with pytest.raises(ConfigError, match="config.json: no readable training config"):
         TrainConfig.load(path)
 
@@ -106,5 +111,30 @@ def test_differences_leave_out_what_does_not_change_the_run():
     ]
 
 
-def test_default_workdir_names_model_and_data():
+def test_default_workdir_names_model_data_and_recipe():
     assert str(make_config("ccnet", "camvid").directory) == "runs/ccnet-camvid"
+    tutorial = make_config("ccnet", "camvid", "tutorial")
+    assert str(tutorial.directory) == "runs/ccnet-camvid-tutorial"
+
+
+def test_resolved_config_holds_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = resolved(make_config("ccnet", "camvid", data_dir="photos"))
+    assert config.data_dir == str(tmp_path / "photos")
+    assert resolved(make_config()).data_dir is None
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_damaged_result_is_named(content, tmp_path):
+    assert read_result(tmp_path) is None
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(ConfigError, match="result.json is damaged .*: delete it to evaluate again"):
+        read_result(tmp_path)
+
+
+@pytest.mark.parametrize("below", ["", "sub", "sub/sub"])
+def test_workdir_in_a_file_is_named(below, tmp_path):
+    (tmp_path / "file").write_text("")
+    config = make_config(workdir=str(tmp_path / "file" / below))
+    with pytest.raises(ConfigError, match="--workdir .*: .*/file is a file, choose another folder"):
+        check_workdir(config)

@@ -83,3 +83,13 @@ def test_curves_are_a_picture_with_three_panels(tmp_path):
 def test_curves_without_any_row(tmp_path):
     draw_curves([], tmp_path / "curves.png", "nothing yet")
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_rows_without_a_step_are_dropped(tmp_path):
+    run(tmp_path, 1, 4)
+    path = tmp_path / "metrics.csv"
+    whole = path.read_text()
+    path.write_text(whole + "restarted here,1\n,,\n")
+    assert [row["step"] for row in read_rows(path)] == ["2", "3", "4"]
+    MetricsFile(path, CLASSES, step=5)
+    assert path.read_text() == whole

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from flaxseg import native
-from flaxseg.errors import ConfigError, TrainingError
+from flaxseg.errors import CheckpointError, ConfigError, TrainingError
+from flaxseg.preprocess import Preprocess
 from flaxseg.training import fit, loop
 from flaxseg.training.feed import Feed
 from flaxseg.training.workdir import CHECKPOINTS
@@ -90,6 +92,69 @@ def test_finished_run_is_only_reported(uninterrupted, quiet, monkeypatch):
     assert result.finished and result.step == STEPS
     assert "is finished: best mIoU" in quiet.export_text()
     assert {p: p.stat().st_mtime_ns for p in uninterrupted.directory.rglob("*")} == before
+
+
+class CountingPreprocess(Preprocess):
+    """Remembers the images of each of its traces."""
+
+    def __init__(self):
+        super().__init__()
+        object.__setattr__(self, "traces", [])
+
+    def __call__(self, images):
+        self.traces.append(images.shape)
+        return super().__call__(images)
+
+
+@pytest.fixture
+def setups(monkeypatch):
+    """The setups of the runs to come, whose compilations can be counted."""
+    of, made = loop.Setup.of, []
+
+    def keep(config):
+        made.append(dataclasses.replace(of(config), preprocess=CountingPreprocess()))
+        return made[-1]
+
+    monkeypatch.setattr(loop.Setup, "of", keep)
+    return made
+
+
+def test_each_program_compiles_once_in_a_whole_run(small_run, tmp_path, quiet, setups):
+    fit(small_run(workdir=str(tmp_path), max_steps=3), quiet)
+    assert fit(small_run(workdir=str(tmp_path)), quiet).finished
+    first, resumed = setups
+    batch, overlay = (8, 32, 32, 3), (1, 32, 32, 3)
+    assert first.preprocess.traces == [batch]
+    # The step, and after two evaluations of several batches each: evaluator and label maps.
+    assert resumed.preprocess.traces == [batch, batch, overlay]
+    assert first.train_step._cache_size() == resumed.train_step._cache_size() == 1
+
+
+def test_stop_before_the_first_step_initialises_nothing(
+    small_run, tmp_path, quiet, monkeypatch, harmless_signals, capfd
+):
+    of = loop.Setup.of
+
+    def terminate(config):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return of(config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Setup, "of", terminate)
+        patch.setattr(loop.Setup, "init", lambda self: pytest.fail("the network is made"))
+        result = fit(small_run(workdir=str(tmp_path)), quiet)
+    assert (result.step, result.finished) == (0, False)
+    assert "stopped by SIGTERM after step 0" in quiet.export_text()
+    assert capfd.readouterr().err == (
+        "stopping after this step and saving; Ctrl-C again quits at once\n"
+    )
+
+
+def test_other_images_are_another_run(small_run, tmp_path, setups, quiet, last_snapshot):
+    config = small_run(workdir=str(tmp_path), max_steps=1)
+    fit(config, quiet)
+    with pytest.raises(CheckpointError, match="training_images was 20, now 19; validation_images"):
+        last_snapshot(dataclasses.replace(config, limit=19))
 
 
 def test_stopped_and_resumed_ends_equal(small_run, tmp_path, quiet, assert_same_end):

@@ -92,3 +92,19 @@ def test_every_auxiliary_head_needs_a_weight():
     logits = jnp.zeros((1, 2, 2, 3))
     with pytest.raises(ValueError, match="1 auxiliary outputs need as many weights, got 0"):
         segmentation_loss(Output(logits, (logits,)), jnp.zeros((1, 2, 2), jnp.uint8), ())
+
+
+def test_scores_of_ignored_pixels_change_nothing():
+    logits, labels = scores_and_labels()
+    logits = jnp.asarray(logits, jnp.float32)
+    expected = jax.value_and_grad(cross_entropy)(logits, labels)
+    broken = jnp.where(labels[..., None] == 255, jnp.inf, logits)
+    loss, grad = jax.value_and_grad(cross_entropy)(broken, labels)
+    assert float(loss) == float(expected[0])
+    np.testing.assert_array_equal(grad, expected[1])
+
+
+def test_ids_outside_the_classes_do_not_count():
+    logits, labels = scores_and_labels()
+    beyond = np.where(labels == 255, logits.shape[-1], labels)
+    assert float(cross_entropy(logits, beyond)) == float(cross_entropy(logits, labels))
