@@ -95,6 +95,29 @@ class Twins(Change):
         return [arrays[0]]
 
 
+class PatchPixels(Change):
+    """A patch embedding: a convolution (D, C, p, p) here, there a linear layer (D, p * p * C).
+
+    The peer lays out a patch row by row, with the channels of a pixel side by side.
+    """
+
+    def foreign_shapes(self, native: Sequence[Shape], count: int) -> list[Shape]:
+        """All pixels of a patch on one axis."""
+        ((width, channels, rows, cols),) = super().foreign_shapes(native, count)
+        return [(width, rows * cols * channels)]
+
+    def to_foreign(self, arrays: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        """Channels to the end, then flat."""
+        return [a.transpose(0, 2, 3, 1).reshape(s) for a, s in zip(arrays, shapes, strict=True)]
+
+    def to_native(self, arrays: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        """Rows, columns and channels apart, then channels in front."""
+        return [
+            a.reshape(width, rows, cols, channels).transpose(0, 3, 1, 2)
+            for a, (width, channels, rows, cols) in zip(arrays, shapes, strict=True)
+        ]
+
+
 KEEP = Change()
 SCALAR = Reshape(lambda shape: ())
 """A single value: (1,) here, () there."""

@@ -18,6 +18,22 @@ from flaxseg.model_dir import COUNTER, check_keys
 
 
 @dataclasses.dataclass(frozen=True)
+class Condition:
+    """Networks, by native keys that they have and lack."""
+
+    having: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+
+    def holds(self, leaves: Mapping[str, Shape]) -> bool:
+        """Whether a network with these native keys is meant."""
+        lacks = not any(key in leaves for key in self.lacking)
+        return lacks and all(key in leaves for key in self.having)
+
+
+ANY = Condition()
+
+
+@dataclasses.dataclass(frozen=True)
 class Rule:
     """Native keys and the foreign keys that hold the same values.
 
@@ -25,11 +41,13 @@ class Rule:
         native: templates with plain fields, usually one.
         foreign: templates over the same fields, usually one.
         change: what happens to the values on the way.
+        condition: which networks it is for; all of them by default.
     """
 
     native: tuple[Template, ...]
     foreign: tuple[Template, ...]
     change: Change = KEEP
+    condition: Condition = ANY
 
     def __post_init__(self):
         names = self.native[0].names()
@@ -49,11 +67,13 @@ class Extra:
         key: the foreign key.
         reason: why nothing is lost by leaving it out.
         shape: of the tensor of zeros that stands in for it on export, from the native shapes.
+        condition: which networks it is for; all of them by default.
     """
 
     key: str
     reason: str
     shape: Callable[[Mapping[str, Shape]], Shape]
+    condition: Condition = ANY
 
 
 def rename(
@@ -77,6 +97,24 @@ def under(prefix: str, rules: Iterable[Rule | Extra]) -> tuple[Rule | Extra, ...
         return dataclasses.replace(rule, foreign=foreign)
 
     return tuple(move(rule) for rule in rules)
+
+
+def where(
+    rules: Iterable[Rule | Extra],
+    *,
+    having: str | tuple[str, ...] = (),
+    lacking: str | tuple[str, ...] = (),
+) -> tuple[Rule | Extra, ...]:
+    """The same rules, for networks alone that have and lack these native keys.
+
+    A peer may store the same part of two networks under two names.
+    """
+
+    def keys(value: str | tuple[str, ...]) -> tuple[str, ...]:
+        return (value,) if isinstance(value, str) else value
+
+    condition = Condition(keys(having), keys(lacking))
+    return tuple(dataclasses.replace(rule, condition=condition) for rule in rules)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +215,7 @@ def build_table(
         CheckpointError: a native key that not exactly one rule takes, an incomplete group of
             native keys, or two native keys with one foreign name.
     """
-    rules = tuple(rules)
+    rules = tuple(rule for rule in rules if rule.condition.holds(leaves))
     renames = [rule for rule in rules if isinstance(rule, Rule)]
     extras = [rule for rule in rules if isinstance(rule, Extra)]
     order = KeyOrder(t for rule in rules for t in _foreign_templates(rule))

@@ -2,7 +2,7 @@
 
 Huang et al. 2019, "CCNet: Criss-Cross Attention for Semantic Segmentation",
 https://arxiv.org/abs/1811.11721. `CCNetConfig` says what the published networks do differently:
-the tutorial's, and mmsegmentation's ccnet_r50-d8 and ccnet_r101-d8.
+the tutorial's, mmsegmentation's ccnet_r50-d8 and ccnet_r101-d8, and the authors' own.
 """
 
 import torch
@@ -91,7 +91,13 @@ class FCNHead(nn.Module):
 
     def __init__(self, config: CCNetConfig, in_channels: int):
         super().__init__()
-        self.conv = ConvBN(in_channels, config.aux_channels, 3)
+        self.conv = ConvBN(
+            in_channels,
+            config.aux_channels,
+            3,
+            activation=config.aux_activation,
+            bias=config.aux_bias,
+        )
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(config.aux_channels, config.num_classes, 1)
         if config.head_init == "kaiming":

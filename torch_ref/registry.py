@@ -2,13 +2,32 @@
 
 from typing import Any
 
-from flaxseg.models import CCNetConfig, Config, get_config, override
+from flaxseg.models import (
+    BiSeNetV2Config,
+    CCNetConfig,
+    Config,
+    SegFormerConfig,
+    SETRConfig,
+    ViTSegConfig,
+    get_config,
+    override,
+)
+from torch_ref.bisenetv2 import BiSeNetV2
 from torch_ref.ccnet import CCNet
+from torch_ref.segformer import SegFormer
+from torch_ref.setr import SETR
+from torch_ref.vitseg import ViTSeg
 
-Network = CCNet
+Network = BiSeNetV2 | CCNet | SegFormer | SETR | ViTSeg
 """Any network of this package."""
 
-NETWORKS: dict[type[Config], type[Network]] = {CCNetConfig: CCNet}
+NETWORKS: dict[type[Config], type[Network]] = {
+    BiSeNetV2Config: BiSeNetV2,
+    CCNetConfig: CCNet,
+    SegFormerConfig: SegFormer,
+    SETRConfig: SETR,
+    ViTSegConfig: ViTSeg,
+}
 """The network that each configuration class describes."""
 
 

@@ -72,8 +72,9 @@ class Stage(nn.Module):
 class ResNet(nn.Module):
     """The stem, a 3x3 max pooling with stride 2, and the stages; no classifier.
 
-    Convolutions start at N(0, 2 / fan_out), norms at scale 1 and shift 0, except that
-    `zero_init_residual` starts the last norm of every block at scale 0.
+    Convolutions start at N(0, 2 / fan_out), or with `conv_init="torch"` at torch's default, norms
+    at scale 1 and shift 0, except that `zero_init_residual` starts the last norm of every block at
+    scale 0.
     """
 
     def __init__(self, config: ResNetConfig):
@@ -84,12 +85,12 @@ class ResNet(nn.Module):
         for i, width in enumerate(config.stem_channels):
             self.stem.append(ConvBN(channels, width, kernel_size, stride=2 if i == 0 else 1))
             channels = width
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=config.ceil_pool)
         self.stages = nn.ModuleList()
         for index, width in enumerate(config.out_channels):
             self.stages.append(Stage(config, index, channels))
             channels = width
-        self._init_weights(config.zero_init_residual)
+        self._init_weights(config)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The output of every stage for images, (B, 3, H, W)."""
@@ -103,9 +104,9 @@ class ResNet(nn.Module):
             outputs.append(x)
         return tuple(outputs)
 
-    def _init_weights(self, zero_init_residual: bool) -> None:
+    def _init_weights(self, config: ResNetConfig) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and config.conv_init == "kaiming":
                 kaiming_normal_(module.weight)
-            if isinstance(module, Bottleneck) and zero_init_residual:
+            if isinstance(module, Bottleneck) and config.zero_init_residual:
                 nn.init.zeros_(module.bn3.weight)

@@ -1,21 +1,71 @@
-"""The published layouts: one small table in one file for each."""
+"""The published layouts: one small table in one file for each origin and architecture."""
 
-from convert.formats import mmseg, torchvision, tutorial
+from convert.formats import (
+    coincheung_bisenetv2,
+    huggingface5_segformer,
+    huggingface_mit,
+    huggingface_segformer,
+    mmseg_bisenetv2,
+    mmseg_ccnet,
+    mmseg_mit,
+    mmseg_segformer,
+    mmseg_setr,
+    notebook_vitseg,
+    nvlabs_mit,
+    nvlabs_segformer,
+    original_ccnet,
+    original_setr,
+    timm_vit,
+    torchvision_resnet,
+    tutorial_bisenetv2,
+    tutorial_ccnet,
+    tutorial_segformer,
+    tutorial_setr,
+)
 from convert.formats.format import Format as Format
 from convert.formats.format import Imported as Imported
 from flaxseg.errors import ConfigError
 
-FORMATS: dict[str, Format] = {
-    module.FORMAT.name: module.FORMAT for module in (tutorial, mmseg, torchvision)
-}
+FORMATS: tuple[Format, ...] = tuple(
+    module.FORMAT
+    for module in (
+        coincheung_bisenetv2,
+        huggingface5_segformer,
+        huggingface_mit,
+        huggingface_segformer,
+        mmseg_bisenetv2,
+        mmseg_ccnet,
+        mmseg_mit,
+        mmseg_segformer,
+        mmseg_setr,
+        notebook_vitseg,
+        nvlabs_mit,
+        nvlabs_segformer,
+        original_ccnet,
+        original_setr,
+        timm_vit,
+        torchvision_resnet,
+        tutorial_bisenetv2,
+        tutorial_ccnet,
+        tutorial_segformer,
+        tutorial_setr,
+    )
+)
 
 
-def load_format(name: str) -> Format:
-    """The format of that name.
+def load_format(name: str, architecture: str) -> Format:
+    """The layout in which an origin stores an architecture.
+
+    Args:
+        name: the origin, such as "mmseg".
+        architecture: a network of `flaxseg.models.ARCHITECTURES`, such as "ccnet", or the encoder
+            that the files hold, such as "resnet".
 
     Raises:
-        ConfigError: no format is called so.
+        ConfigError: there is no such format.
     """
-    if name not in FORMATS:
-        raise ConfigError(f"no format is called {name!r}; known: {', '.join(FORMATS)}")
-    return FORMATS[name]
+    for format_ in FORMATS:
+        if (format_.name, format_.architecture) == (name, architecture):
+            return format_
+    known = ", ".join(f"{f.name} {f.architecture}" for f in FORMATS)
+    raise ConfigError(f"no format is called {name} {architecture}; known: {known}")

@@ -6,6 +6,7 @@ FREE_FIELDS = frozenset(
         "backbone.blocks",
         "backbone.width",
         "backbone.stem_channels",
+        "backbone.conv_init",
         "backbone.zero_init_residual",
         "channels",
         "reduction",
@@ -13,6 +14,7 @@ FREE_FIELDS = frozenset(
         "aux_channels",
         "aux_weights",
         "head_init",
+        "remat",
     }
 )
 """Configuration fields that shapes reveal or that a trained network's output does not depend on."""

@@ -32,7 +32,8 @@ class Format:
     """A published layout.
 
     Attributes:
-        name: what users call it.
+        name: of the origin, as users call it.
+        architecture: what the files hold: a network, or an encoder.
         origin: whose files these are.
         rules: in the order in which the peer declares its modules.
         variants: registry names of the networks it stores; empty if it holds a part of many.
@@ -44,6 +45,7 @@ class Format:
     """
 
     name: str
+    architecture: str
     origin: str
     rules: tuple[Rule | Extra, ...]
     variants: tuple[str, ...] = ()
@@ -51,6 +53,9 @@ class Format:
     scope: str = ""
     counters: bool = True
     wrapper: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.architecture}"
 
     def import_state(self, foreign: Mapping[str, np.ndarray], model: Any) -> Imported:
         """Fills `model` from the peer's tensors.
@@ -68,7 +73,7 @@ class Format:
         try:
             arrays = table.to_native(foreign)
         except CheckpointError as error:
-            raise CheckpointError(f"format {self.name!r}: {error}") from None
+            raise CheckpointError(f"format {self}: {error}") from None
         side = _side(model)
         rest = side.state_dict(model) if self.scope else {}
         side.fill(model, {**rest, **arrays})
@@ -106,7 +111,7 @@ class Format:
 
     def stores(self, config: Any) -> bool:
         """Whether a network of this configuration computes what the peer's does."""
-        return min(map(len, self._differences(config).values()), default=0) == 0
+        return not self.variants or [] in self._differences(config).values()
 
     def _check_function(self, config: Any) -> None:
         """No key and no shape would reveal another dilation or activation."""
@@ -116,7 +121,7 @@ class Format:
         variant = min(differences, key=lambda name: len(differences[name]))
         found = ", ".join(f"{n} is {a!r}, there {b!r}" for n, a, b in differences[variant])
         raise CheckpointError(
-            f"format {self.name!r} stores {' and '.join(self.variants)}, which compute something "
+            f"format {self} stores {' and '.join(self.variants)}, which compute something "
             f"else than this network: {found}"
         )
 

@@ -39,13 +39,24 @@ LEAST_SHARE = 1e-6
 some, like that of the key's bias in front of the softmax, are zero but for rounding."""
 
 
+QUANTITIES = {
+    "eval": "logits and auxiliary logits in eval mode",
+    "train": "the same in train mode, dropout masks given",
+    "gradients": "gradient of the worst parameter",
+    "statistics": "running statistics after a step",
+    "SGD": "worst loss of 20 steps of SGD with momentum",
+    "AdamW": "worst loss of 20 steps of AdamW",
+}
+"""What is compared."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Figure:
     """One measured difference.
 
     Attributes:
-        what: which quantity, in which mode.
-        dtype: of the Flax run.
+        what: one of `QUANTITIES`, a round trip, or an output of a published network.
+        dtype: of the Flax run; "bits" where tensors are counted.
         value: the relative difference from torch in float64, unless `what` says otherwise; or a
             count.
         bound: the largest value that passes.
@@ -63,11 +74,11 @@ class Figure:
 
 
 class Row(NamedTuple):
-    """A figure and where it was taken."""
+    """What was measured of one network at one size."""
 
     network: str
     size: tuple[int, int]
-    figure: Figure
+    figures: list[Figure]
 
 
 class Case(NamedTuple):
@@ -87,10 +98,15 @@ class Case(NamedTuple):
 
 
 def make_case(
-    config: models.Config, size: tuple[int, int], *, seed: int = 0, batches: int = STEPS
+    config: models.Config,
+    size: tuple[int, int],
+    *,
+    seed: int = 0,
+    batches: int = STEPS,
+    batch: int = 2,
 ) -> Case:
-    """Random weights and batches of images of one size (H, W)."""
-    drawn = [random_batch(config, size, seed + 1 + n) for n in range(batches)]
+    """Random weights and batches of `batch` images of one size (H, W)."""
+    drawn = [random_batch(config, size, seed + 1 + n, batch) for n in range(batches)]
     return Case(config, random_state(config, seed), drawn)
 
 
@@ -110,7 +126,7 @@ def eval_figure(flax: FlaxRun, case: Case) -> Figure:
     images = case.batches[0].images
     value = outputs_apart(flax.evaluate(images), case.torch("float64").evaluate(images))
     bound = 1e-10 if flax.dtype == "float64" else 1e-5
-    return Figure("eval: logits and aux", flax.dtype, value, bound)
+    return Figure("eval", flax.dtype, value, bound)
 
 
 def step_figures(flax: FlaxRun, case: Case) -> Iterator[Figure]:
@@ -119,12 +135,12 @@ def step_figures(flax: FlaxRun, case: Case) -> Iterator[Figure]:
     for batch in case.batches[: _run_count(flax.dtype)]:
         twins = (case.torch(dtype).step(batch) for dtype in _references(flax.dtype))
         runs.append((flax.step(batch), *twins))
-    yield _compare("train: logits and aux", flax.dtype, _step_outputs_apart, runs, 1e-10)
-    yield _compare("train: worst gradient", flax.dtype, gradients_apart, runs, 1e-8)
+    yield _compare("train", flax.dtype, _step_outputs_apart, runs, 1e-10)
+    yield _compare("gradients", flax.dtype, gradients_apart, runs, 1e-8)
     ours, exact, *_ = runs[0]
     bound = 1e-10 if flax.dtype == "float64" else 1e-5
     value = statistics_apart(ours, exact)
-    yield Figure("train: running statistics", flax.dtype, value, bound)
+    yield Figure("statistics", flax.dtype, value, bound)
 
 
 def training_figures(flax: FlaxRun, case: Case) -> Iterator[Figure]:
@@ -135,8 +151,7 @@ def training_figures(flax: FlaxRun, case: Case) -> Iterator[Figure]:
             batches = case.batches[run:] + case.batches[:run]
             twins = (case.torch(d).train(batches, optimizer) for d in _references(flax.dtype))
             runs.append((flax.train(batches, optimizer), *twins))
-        what = f"{len(case.batches)} steps of {name}: loss"
-        yield _compare(what, flax.dtype, losses_apart, runs, 1e-8)
+        yield _compare(name, flax.dtype, losses_apart, runs, 1e-8)
 
 
 def round_trip_figures(case: Case) -> Iterator[Figure]:
@@ -145,8 +160,8 @@ def round_trip_figures(case: Case) -> Iterator[Figure]:
     before = native.state_dict(flax.model)
     twin = bridge.to_torch(flax.model, create_torch_model(case.config))
     back = bridge.from_torch(twin, models.abstract_model(case.config))
-    yield _changed("native -> torch_ref -> native", before, native.state_dict(back))
-    for format_ in FORMATS.values():
+    yield _changed("torch_ref", before, native.state_dict(back))
+    for format_ in FORMATS:
         if format_.scope or not format_.stores(case.config):
             continue
         empty = native.fill(
@@ -154,7 +169,7 @@ def round_trip_figures(case: Case) -> Iterator[Figure]:
         )
         format_.import_state(format_.export_state(flax.model), empty)
         covered = {key: a for key, a in before.items() if format_.covers(key)}
-        yield _changed(f"native -> {format_.name} -> native", covered, native.state_dict(empty))
+        yield _changed(format_.name, covered, native.state_dict(empty))
 
 
 def outputs_apart(ours: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> float:
@@ -230,7 +245,7 @@ def _mean(distances: Sequence[float | np.ndarray]) -> float:
 
 def _changed(what: str, before: Arrays, after: Mapping[str, np.ndarray]) -> Figure:
     changed = [key for key, array in before.items() if array.tobytes() != after[key].tobytes()]
-    return Figure(f"{what}: tensors changed", "bits", len(changed), 0)
+    return Figure(f"{what} and back", "bits", len(changed), 0)
 
 
 def _relative(ours: np.ndarray, exact: np.ndarray) -> float:

@@ -6,7 +6,8 @@ kilobytes of outputs stand for a whole checkpoint. Each tensor draws from its ow
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from flaxseg.model_dir import COUNTER
 
 SEED = 1
 ENERGY_LAYERS = ("query_conv", "key_conv", "ConvQuery", "ConvKey")
+
+POSITIONS = ("pos_embed", "position_embed", "cls_token")
 
 # Leading condition on a vector's key -> (mean, standard deviation); the first hit counts.
 VECTORS = (
@@ -24,9 +27,40 @@ VECTORS = (
 )
 
 
-def weights(shapes: Mapping[str, tuple[int, ...]], seed: int = SEED) -> dict[str, np.ndarray]:
+class Keys(NamedTuple):
+    """A published network's state dict without its values.
+
+    Attributes:
+        shapes: key -> shape, in its order.
+        twins: key -> the first key of the same tensor, for those that have two names.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    twins: dict[str, str]
+
+
+def weights(keys: Keys, seed: int = SEED) -> dict[str, np.ndarray]:
     """Every tensor of a state dict, float32; the int64 counters are 0."""
-    return {key: _tensor(key, shape, seed) for key, shape in shapes.items()}
+    return {k: _tensor(keys.twins.get(k, k), shape, seed) for k, shape in keys.shapes.items()}
+
+
+def shrink(
+    state: Mapping[str, np.ndarray], factor: float, prefix: str, also: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Scales norms and biases under a prefix down, until the epsilon of every norm shows.
+
+    Args:
+        state: key -> array.
+        factor: near 0.003, it brings the variance before a LayerNorm to 1e-5.
+        prefix: of the keys that are scaled.
+        also: parts of further keys to scale.
+    """
+
+    def scaled(key: str, array: np.ndarray) -> bool:
+        vector = array.ndim <= 1 and not key.endswith((COUNTER, "running_mean", "running_var"))
+        return key.startswith(prefix) and (vector or any(part in key for part in also))
+
+    return {k: a * np.float32(factor) if scaled(k, a) else a for k, a in state.items()}
 
 
 def image(seed: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -57,5 +91,7 @@ def _draw(key: str, shape: tuple[int, ...], generator: np.random.Generator) -> n
     if len(shape) < 2:
         mean, std = next(v for endings, v in VECTORS if key.endswith(endings))
         return mean + std * generator.standard_normal(shape)
+    if any(name in key for name in POSITIONS):
+        return 0.2 * generator.standard_normal(shape)
     value = generator.standard_normal(shape) * np.sqrt(1.5 / math.prod(shape[1:]))
     return value * 0.1 if any(name in key for name in ENERGY_LAYERS) else value

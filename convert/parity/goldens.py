@@ -7,25 +7,71 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from convert.formats import Format, load_format
 from convert.parity import golden_rule
 from convert.parity.figures import LEAST_SHARE, Figure, Row
-from convert.parity.runs import Arrays, Batch, FlaxRun, Step, TorchRun
+from convert.parity.runs import Arrays, Batch, FlaxRun, TorchRun
+from convert.rules import Table
 from flaxseg import models
 
 GOLDENS = Path(__file__).parents[2] / "tests" / "goldens"
-CASES = {
-    "tutorial_ccnet": ("tutorial", "ccnet"),
-    "mmseg_ccnet_r50-d8": ("mmseg", "ccnet_r50"),
-    "mmseg_ccnet_r101-d8": ("mmseg", "ccnet_r101"),
-}
-"""Name of the files -> format and registry name of the network."""
 
-TRAINED = "tutorial_ccnet"
-"""The network of which a training step is recorded as well, in float64."""
+
+class Published(NamedTuple):
+    """Which network made the numbers.
+
+    Attributes:
+        origin: name of its format.
+        network: the same network here, by its registry name.
+        overrides: fields in which it differs from that.
+        resize: its outputs are the final ones; else every head's own.
+    """
+
+    origin: str
+    network: str
+    overrides: dict[str, Any] = {}
+    resize: bool = False
+
+
+CASES = {
+    "tutorial_ccnet": Published("tutorial", "ccnet", resize=True),
+    "mmseg_ccnet_r50-d8": Published("mmseg", "ccnet_r50"),
+    "mmseg_ccnet_r101-d8": Published("mmseg", "ccnet_r101"),
+    "original_ccnet_r101": Published("original", "ccnet_r101_original"),
+    "notebook_vit_pets": Published("notebook", "vitseg", resize=True),
+    "tutorial_segformer_b0": Published("tutorial", "segformer", resize=True),
+    "tutorial_segformer_b2": Published(
+        "tutorial",
+        "segformer",
+        {
+            "backbone.widths": (64, 128, 320, 512),
+            "backbone.depths": (3, 4, 6, 3),
+            "channels": 768,
+        },
+        resize=True,
+    ),
+    "nvlabs_segformer_b0": Published("nvlabs", "segformer_b0"),
+    "nvlabs_segformer_b2": Published("nvlabs", "segformer_b2"),
+    "hf_segformer_b0": Published("huggingface", "segformer_b0_hf"),
+    "hf_segformer_b1": Published("huggingface", "segformer_b1_hf"),
+    "hf5_segformer_b0": Published("huggingface5", "segformer_b0_hf"),
+    "mmseg_segformer_b0": Published("mmseg", "segformer_b0_mmseg"),
+    "mmseg_segformer_b1": Published("mmseg", "segformer_b1_mmseg"),
+    "mmseg_segformer_b2": Published("mmseg", "segformer_b2_mmseg"),
+    "mmseg_segformer_b5": Published("mmseg", "segformer_b5_mmseg"),
+    "eps_tutorial_segformer_b0": Published("tutorial", "segformer"),
+    "eps_nvlabs_segformer_b0": Published("nvlabs", "segformer_b0"),
+    "eps_hf_segformer_b0": Published("huggingface", "segformer_b0_hf"),
+    "eps_mmseg_segformer_b0": Published("mmseg", "segformer_b0_mmseg"),
+}
+"""Name of the files -> the network."""
+
+TRAINED = ("tutorial_ccnet", "tutorial_segformer_b0")
+"""The networks of which a training step is recorded as well, in float64."""
 
 TIMES_NOISE = 10
 TRAINING_BOUND = 1e-8
@@ -39,98 +85,159 @@ class Golden:
         name: of its files.
         format: the layout of its checkpoints.
         config: the same network here.
-        shapes: its key -> shape, in its order.
-        outputs: what it computed in eval mode, with the noise floor of every output.
+        resize: its outputs are the final ones; else every head's own.
+        keys: its own names, shapes and twins.
+        record: what it computed in eval mode, with the noise floor of every output.
     """
 
     name: str
     format: Format
     config: models.Config
-    shapes: dict[str, tuple[int, ...]]
-    outputs: Arrays
+    resize: bool
+    keys: golden_rule.Keys
+    record: Arrays
+
+    @functools.cached_property
+    def table(self) -> Table:
+        """From native keys to the peer's."""
+        return self.format.table(models.abstract_model(self.config))
 
     @functools.cached_property
     def native_state(self) -> Arrays:
         """The weights under native keys."""
-        table = self.format.table(models.abstract_model(self.config))
-        return table.to_native(golden_rule.weights(self.shapes))
+        weights = golden_rule.weights(self.keys)
+        if "shrink_factor" in self.record:
+            weights = golden_rule.shrink(
+                weights,
+                float(self.record["shrink_factor"]),
+                str(self.record["shrink_prefix"]),
+                tuple(map(str, self.record["shrink_also"])),
+            )
+        return self.table.to_native(weights)
 
-    def native_keys(self) -> list[str]:
-        """Native keys in the order of the peer's state dict."""
-        links = self.format.table(models.abstract_model(self.config)).links
-        names = {k: n for link in links for n, k in zip(link.native, link.foreign, strict=True)}
-        return [names[key] for key in self.shapes if key in names]
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what was recorded."""
+        return list(map(str, self.record["names"]))
+
+    @property
+    def image(self) -> np.ndarray:
+        """What the network was shown, (B, 3, H, W)."""
+        return _image(self.record)
 
 
 def load_golden(name: str) -> Golden:
     """One of `CASES`."""
-    format_, network = CASES[name]
-    lines = (GOLDENS / f"{name}.keys.txt").read_text().splitlines()
-    shapes = {key: tuple(map(int, dims)) for key, *dims in map(str.split, lines)}
-    outputs = _load(f"{name}.npz")
-    config = models.get_config(network, num_classes=int(outputs["num_classes"]))
-    return Golden(name, load_format(format_), config, shapes, outputs)
+    published = CASES[name]
+    record = _load(f"{name}.npz")
+    keys = load_keys(str(record["keys"]))
+    overrides = dict(published.overrides)
+    if "num_classes" in record:
+        overrides["num_classes"] = int(record["num_classes"])
+    config = models.get_config(published.network, **overrides)
+    format_ = load_format(published.origin, models.architecture_of(config))
+    return Golden(name, format_, config, published.resize, keys, record)
 
 
-def golden_rows() -> Iterator[Row]:
-    """Every figure of every published network, in Flax."""
-    for name in CASES:
-        golden = load_golden(name)
-        for figure in forward_figures(golden, FlaxRun):
-            yield Row(name, _size(golden.outputs), figure)
-        if name == TRAINED:
-            for figure in training_figures(golden, FlaxRun):
-                yield Row(name, _size(_training_record(golden)), figure)
+def load_keys(name: str) -> golden_rule.Keys:
+    """A published network's keys with shapes, in the order of its state dict.
+
+    Twins of a tensor are listed under the name of the first.
+    """
+    shapes, twins = {}, {}
+    for line in (GOLDENS / f"{name}.keys.txt").read_text().splitlines():
+        entry, _, twin = line.partition(" = ")
+        key, *dims = entry.split()
+        shapes[key] = tuple(map(int, dims))
+        if twin:
+            twins[key] = twin
+    return golden_rule.Keys(shapes, twins)
 
 
-def forward_figures(golden: Golden, run: type[FlaxRun] | type[TorchRun]) -> Iterator[Figure]:
+def rows(name: str) -> list[Row]:
+    """Every figure of one of `CASES`, in Flax."""
+    golden = load_golden(name)
+    found = [Row(f"golden {name}", _size(golden.record), list(eval_figures(golden, FlaxRun)))]
+    if name in TRAINED:
+        record = _training_record(golden)
+        figures = list(training_figures(golden, FlaxRun))
+        found.append(Row(f"golden {name}, train", _size(record), figures))
+    return found
+
+
+def eval_figures(golden: Golden, run: type[FlaxRun] | type[TorchRun]) -> Iterator[Figure]:
     """Outputs in eval mode: largest difference against the published network's own noise."""
-    expected = golden.outputs
-    image = _image(expected)
-    # What is enlarged last was recorded before that: it is small.
-    resize = golden.config.upsample == "x8"
     network = run(golden.config, golden.native_state, "float32")
-    names = [name for name in ("logits", "aux") if name in expected]
-    outputs = dict(zip(names, network.evaluate(image, resize=resize), strict=True))
-    changed = int((outputs["logits"].argmax(1) != expected["argmax"]).sum())
-    yield Figure("golden, eval: pixels of another class", "float32", changed, 0)
-    if "rows" in expected:
-        outputs["logits"] = outputs["logits"][:, :, expected["rows"]][..., expected["cols"]]
-    for name, output in outputs.items():
-        value = _largest(output - expected[name])
-        bound = TIMES_NOISE * float(expected[f"{name}_noise"])
-        yield Figure(f"golden, eval: {name}, absolute", "float32", value, bound)
+    outputs = _evaluate(golden, network)
+    for name in golden.outputs:
+        if name == "logits":
+            yield _classes_changed(golden, outputs["logits"])
+        rows, cols = golden.record[f"{name}_rows"], golden.record[f"{name}_cols"]
+        value = _largest(outputs[name][:, :, rows][..., cols] - golden.record[name])
+        bound = TIMES_NOISE * float(golden.record[f"{name}_noise"])
+        yield Figure(name, "float32", value, bound)
+
+
+def _evaluate(golden: Golden, network: FlaxRun | TorchRun) -> Arrays:
+    """The outputs under the record's names: the encoder's maps, or logits and auxiliary ones."""
+    if "logits" not in golden.outputs:
+        return dict(zip(golden.outputs, network.features(golden.image), strict=True))
+    logits, *aux = network.evaluate(golden.image, resize=golden.resize)
+    outputs = {"logits": logits} | {f"aux{i}": scores for i, scores in enumerate(aux)}
+    if "head" in golden.outputs:
+        outputs["head"] = network.evaluate(golden.image, resize=False)[0]
+    return outputs
+
+
+def _classes_changed(golden: Golden, logits: np.ndarray) -> Figure:
+    step = int(golden.record["argmax_stride"])
+    classes = logits.argmax(1)[:, ::step, ::step]
+    changed = int((classes != golden.record["argmax"]).sum())
+    return Figure("pixels of another class", "float32", changed, 0)
 
 
 def training_figures(golden: Golden, run: type[FlaxRun] | type[TorchRun]) -> Iterator[Figure]:
     """Loss, gradients and running statistics of one training step in float64."""
-    expected = _training_record(golden)
-    image = _image(expected)
-    shape = (len(image), *_size(expected))
-    labels = golden_rule.labels(int(expected["labels_seed"]), golden.config.num_classes, shape)
-    batch = Batch(image, labels, ())
-    step = run(golden.config, golden.native_state, "float64").step(batch)
-    keys = golden.native_keys()
-    running = np.array([np.linalg.norm(step.statistics[k]) for k in keys if k in step.statistics])
+    record = _training_record(golden)
+    image = _image(record)
+    shape = (len(image), *_size(record))
+    labels = golden_rule.labels(int(record["labels_seed"]), golden.config.num_classes, shape)
+    weights = tuple(map(float, record["loss_weights"][1:]))
+    config = dataclasses.replace(golden.config, aux_weights=weights, **_without_dropout(golden))
+    step = run(config, golden.native_state, "float64").step(Batch(image, labels))
+    ours = golden.table.to_foreign({**step.gradients, **step.statistics})
+    running = np.array([np.linalg.norm(ours[key]) for key in record["running_keys"]])
     values = {
-        "loss": _largest(step.loss / expected["loss"] - 1),
-        "worst gradient": _gradients_apart(step, keys, expected),
-        "running statistics": _largest(running / expected["running_norm"] - 1),
+        "loss": _largest(step.loss / record["loss"] - 1),
+        "worst gradient": _gradients_apart(ours, record),
+        "running statistics": _largest(running / record["running_norm"] - 1),
     }
     for what, value in values.items():
-        yield Figure(f"golden, train: {what}", "float64", value, TRAINING_BOUND)
+        yield Figure(what, "float64", value, TRAINING_BOUND)
 
 
-def _gradients_apart(step: Step, keys: list[str], expected: Arrays) -> float:
+def _without_dropout(golden: Golden) -> dict[str, Any]:
+    """The records were made with every dropout switched off."""
+    names = {field.name for field in dataclasses.fields(golden.config)}
+    changes: dict[str, Any] = {"dropout": 0.0} if "dropout" in names else {}
+    backbone = getattr(golden.config, "backbone", None)
+    if hasattr(backbone, "drop_path"):
+        changes["backbone"] = dataclasses.replace(backbone, drop_path=0.0)
+    return changes
+
+
+def _gradients_apart(ours: Arrays, record: Arrays) -> float:
     """The worst difference of a gradient's norm or of one of its first values, over its norm."""
-    gradients = [step.gradients[key] for key in keys if key in step.gradients]
-    scale = np.maximum(expected["grad_norm"], LEAST_SHARE * expected["total_grad_norm"])
-    norms = np.array([np.linalg.norm(gradient) for gradient in gradients])
-    differences = [_largest((norms - expected["grad_norm"]) / scale)]
-    for gradient, head, unit in zip(gradients, expected["grad_head"], scale, strict=True):
+    least = LEAST_SHARE * float(record["total_grad_norm"])
+    worst = []
+    for key, norm, head in zip(
+        record["grad_keys"], record["grad_norm"], record["grad_head"], strict=True
+    ):
+        unit = max(norm, least)
         kept = head[~np.isnan(head)]
-        differences.append(_largest((gradient.ravel()[: kept.size] - kept) / unit))
-    return float(np.max(differences))
+        worst.append(abs(np.linalg.norm(ours[key]) - norm) / unit)
+        worst.append(_largest(ours[key].ravel()[: kept.size] - kept) / unit)
+    return float(np.max(worst))
 
 
 def _training_record(golden: Golden) -> Arrays:

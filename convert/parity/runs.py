@@ -5,6 +5,7 @@ need to know neither framework.
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from convert import bridge
 from flaxseg import models, native, ops
 from flaxseg.labels import IGNORE
 from flaxseg.ops import dropout
+from torch_ref.blocks import DropPath, MapDropout
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,12 +40,13 @@ class Batch(NamedTuple):
     Attributes:
         images: (B, 3, H, W) float32.
         labels: (B, H, W), `IGNORE` here and there.
-        masks: which channels each dropout keeps, (B, C), in the order of the calls.
+        masks: what each active dropout keeps, in the order of the calls: true and false, channels
+            last, with 1 where entries share one draw.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    masks: tuple[np.ndarray, ...]
+    masks: tuple[np.ndarray, ...] = ()
 
 
 class Step(NamedTuple):
@@ -70,7 +73,7 @@ class Optimizer(NamedTuple):
 
 
 OPTIMIZERS = {
-    "SGD, momentum 0.9": Optimizer(
+    "SGD": Optimizer(
         optax.sgd(1e-3, momentum=0.9), lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9)
     ),
     "AdamW": Optimizer(
@@ -83,14 +86,18 @@ OPTIMIZERS = {
 def random_state(config: models.Config, seed: int) -> Arrays:
     """Float32 weights with nothing at a default: no zero gate, no unit scale, no empty statistic.
 
-    Gains keep the activations of deep networks near 1, and the energies of the criss-cross
-    attention where its softmax is neither flat nor one-hot.
+    Gains keep the activations of deep networks near 1, and the energies of every attention where
+    its softmax is neither flat nor one-hot.
     """
     rng = np.random.default_rng(seed)
     shapes = native.leaves(models.abstract_model(config))
     return {
         key: _random_tensor(key, shape, rng).astype(np.float32) for key, shape in shapes.items()
     }
+
+
+EMBEDDINGS = ("pos_embed", "cls_token")
+"""Parameters that are added to tokens instead of multiplying them."""
 
 
 def _random_tensor(key: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -104,19 +111,41 @@ def _random_tensor(key: str, shape: tuple[int, ...], rng: np.random.Generator) -
         if leaf == "weight":
             return (0.4 if ".bn3." in key else 1.0) + 0.1 * noise
         return 0.1 * noise
+    if leaf in EMBEDDINGS:
+        return noise
     gain = 0.1 if ".query." in key or ".key." in key else 1.0
     return gain * noise * math.sqrt(1.5 / math.prod(shape[1:]))
 
 
 def random_batch(config: models.Config, size: tuple[int, int], seed: int, count: int = 2) -> Batch:
-    """Normal images, uniform labels of which one in ten is ignored, masks at the network's rate."""
+    """Normal images, uniform labels with one in ten ignored, masks at the network's rates."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, config.num_classes, (count, *size))
     labels[rng.random(labels.shape) < 0.1] = IGNORE
     images = rng.standard_normal((count, 3, *size)).astype(np.float32)
-    widths = [config.channels, config.aux_channels] if config.dropout else []
-    masks = tuple(rng.random((count, width)) >= config.dropout for width in widths if width)
+    draws = _dropout_calls(config, (count, *size, 3))
+    masks = tuple(rng.random(shape) >= rate for rate, shape in draws)
     return Batch(images, labels, masks)
+
+
+@functools.cache
+def _dropout_calls(
+    config: models.Config, shape: tuple[int, ...]
+) -> tuple[tuple[float, tuple[int, ...]], ...]:
+    """Rate and mask shape of every active dropout in train mode, in the order of the calls."""
+    calls = []
+
+    def note(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+        calls.append((rate, shape))
+        return jnp.ones(shape, bool)
+
+    def forward(images: jax.Array) -> models.Output:
+        model = models.build(dataclasses.replace(config, remat=False), rngs=nnx.Rngs(0))
+        return model(images, aux=True, rngs=nnx.Rngs(dropout=0))
+
+    with _masks_from(note):
+        nnx.eval_shape(forward, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return tuple(calls)
 
 
 def _in_own_precision(method: Callable) -> Callable:
@@ -155,6 +184,12 @@ class FlaxRun:
         return _channels_first(self._output(state, self._nhwc(images), resize=resize))
 
     @_in_own_precision
+    def features(self, images: np.ndarray) -> list[np.ndarray]:
+        """The encoder's maps, (B, C, H', W'), in eval mode."""
+        maps = models.eval_view(self.model).backbone(self._nhwc(images))
+        return [np.asarray(x).transpose(0, 3, 1, 2) for x in maps]
+
+    @_in_own_precision
     def step(self, batch: Batch) -> Step:
         """One training step without an update of the parameters."""
         graphdef, params, stats = self._split()
@@ -187,7 +222,8 @@ class FlaxRun:
     def _loss(self, params, stats, images, labels, masks):
         graphdef = self._split()[0]
         model = nnx.merge(graphdef, params, stats, copy=True)
-        with _given_masks(masks):
+        rest = iter(masks)
+        with _masks_from(lambda key, rate, shape: next(rest)):
             output = model(images, aux=True, rngs=nnx.Rngs(dropout=0))
         weights = (1.0, *self.config.aux_weights)
         logits = (output.logits, *output.aux)
@@ -196,7 +232,7 @@ class FlaxRun:
         return loss, (output, nnx.state(model, nnx.BatchStat))
 
     def _inputs(self, batch: Batch) -> tuple[jax.Array, jax.Array, list[jax.Array]]:
-        masks = [jnp.asarray(mask)[:, None, None, :] for mask in batch.masks]
+        masks = list(map(jnp.asarray, batch.masks))
         return self._nhwc(batch.images), jnp.asarray(batch.labels, jnp.int32), masks
 
     def _nhwc(self, images: np.ndarray) -> jax.Array:
@@ -227,14 +263,17 @@ def _channels_first(output: models.Output) -> list[np.ndarray]:
 
 
 @contextlib.contextmanager
-def _given_masks(masks: Sequence[jax.Array]) -> Iterator[None]:
-    """Dropout takes its masks from here instead of drawing them."""
-    draw, rest = dropout.keep_mask, iter(masks)
-    dropout.keep_mask = lambda key, rate, shape: next(rest)
+def _masks_from(source: Callable[..., jax.Array]) -> Iterator[None]:
+    """Dropout asks `source(key, rate, shape)` for its masks instead of drawing them."""
+    draw = dropout.keep_mask
+    dropout.keep_mask = source
     try:
         yield
     finally:
         dropout.keep_mask = draw
+
+
+DROPOUTS = (nn.Dropout, nn.Dropout2d, DropPath)
 
 
 class TorchRun:
@@ -250,6 +289,11 @@ class TorchRun:
         with torch.inference_mode():
             output = self.model.eval()(self._tensor(images), resize=resize, aux=True)
         return [x.numpy() for x in (output.logits, *output.aux)]
+
+    def features(self, images: np.ndarray) -> list[np.ndarray]:
+        """The encoder's maps, (B, C, H', W'), in eval mode."""
+        with torch.inference_mode():
+            return [x.numpy() for x in self.model.eval().backbone(self._tensor(images))]
 
     def step(self, batch: Batch) -> Step:
         """One training step without an update of the parameters; running statistics move."""
@@ -293,20 +337,28 @@ class TorchRun:
 
 @contextlib.contextmanager
 def _replayed_masks(model: nn.Module, masks: Sequence[np.ndarray]) -> Iterator[None]:
-    """Replaces what every active Dropout2d returns, in the order of the calls."""
+    """Replaces what every active dropout returns, in the order of the calls.
+
+    Raises:
+        ValueError: the network draws fewer masks than there are.
+    """
     rest = iter(masks)
 
-    def replay(module: nn.Dropout2d, inputs: tuple[torch.Tensor], output: torch.Tensor):
-        keep = torch.from_numpy(next(rest))[:, :, None, None]
+    def replay(module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor):
+        keep = torch.from_numpy(next(rest))
+        if isinstance(module, nn.Dropout2d | MapDropout):
+            keep = keep.movedim(-1, 1)
         return torch.where(keep, inputs[0] / (1 - module.p), 0.0)
 
-    layers = [m for m in model.modules() if isinstance(m, nn.Dropout2d) and m.p > 0]
+    layers = [m for m in model.modules() if isinstance(m, DROPOUTS) and m.p > 0]
     handles = [layer.register_forward_hook(replay) for layer in layers]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+    if unused := len(list(rest)):
+        raise ValueError(f"{unused} of {len(masks)} dropout masks were not used")
 
 
 def _sort(arrays: Arrays) -> tuple[Arrays, Arrays]:

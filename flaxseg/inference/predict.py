@@ -10,7 +10,7 @@ from flax import nnx
 
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.labels import LabelSet
-from flaxseg.models import eval_view
+from flaxseg.models import Config, Model, eval_view
 from flaxseg.ops import resize_bilinear
 from flaxseg.preprocess import Preprocess
 
@@ -19,13 +19,15 @@ LabelFn = Callable[[nnx.State, nnx.State, jax.Array | np.ndarray], jax.Array]
 
 
 def image_logits(
-    model: nnx.Module,
+    model: Model,
     labels: LabelSet,
     preprocess: Preprocess,
     images: jax.Array | np.ndarray,
     size: tuple[int, int] | None = None,
 ) -> jax.Array:
     """What the model says about every pixel, in eval mode; to be called inside `jax.jit`.
+
+    Images of a size that the model does not take are stretched to one that it does.
 
     Args:
         model: a segmenter of this library, in train or eval mode.
@@ -40,7 +42,10 @@ def image_logits(
     Raises:
         ConfigError: the model has another number of classes than `labels`.
     """
-    logits = eval_view(model)(preprocess(jnp.asarray(images))).logits
+    images = jnp.asarray(images)
+    fitting = fitting_size(model.config, images.shape[1:3])
+    inputs = resize_bilinear(preprocess(images), fitting)
+    logits = eval_view(model)(inputs).logits
     if logits.shape[-1] != labels.num_classes:
         raise ConfigError(
             f"the model predicts {logits.shape[-1]} classes, label set {labels.name!r} has "
@@ -48,6 +53,14 @@ def image_logits(
         )
     height, width = size or images.shape[1:3]
     return resize_bilinear(logits, (height, width), align_corners=False)
+
+
+def fitting_size(config: Config, size: tuple[int, int]) -> tuple[int, int]:
+    """The height and width nearest above `size` that a network takes, or the only one."""
+    if config.fixed_size is not None:
+        return config.fixed_size
+    divisor = config.size_divisor
+    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
 
 
 def make_label_fn(graphdef: nnx.GraphDef, labels: LabelSet, preprocess: Preprocess) -> LabelFn:
@@ -84,7 +97,7 @@ class Predictor:
     """
 
     def __init__(
-        self, model: nnx.Module, labels: LabelSet, preprocess: Preprocess, *, multiple: int = 32
+        self, model: Model, labels: LabelSet, preprocess: Preprocess, *, multiple: int = 32
     ):
         """Takes the weights of a model as they are now.
 
@@ -93,7 +106,8 @@ class Predictor:
             labels: the classes the model knows.
             preprocess: how its images were normalised.
             multiple: pixels to which height and width are rounded up. With 1 nothing is padded,
-                the result equals the evaluation's, and every size compiles anew.
+                the result equals the evaluation's, and every size compiles anew. Without effect
+                for a network that takes one size only: photos are stretched to that.
 
         Raises:
             ConfigError: `multiple` is not a whole number from 1 on.
@@ -101,7 +115,8 @@ class Predictor:
         if not isinstance(multiple, int) or multiple < 1:
             raise ConfigError(f"multiple is {multiple!r}, it must be a whole number from 1 on")
         self.label_set = labels
-        self.multiple = multiple
+        self._fixed_size = model.config.fixed_size
+        self.multiple = multiple if self._fixed_size is None else 1
         graphdef, self._params, self._stats = nnx.split(model, nnx.Param, nnx.BatchStat)
         self._padding = np.round(255 * np.asarray(preprocess.mean)).astype(np.uint8)
         self._label_fn = make_label_fn(graphdef, labels, preprocess)
@@ -151,6 +166,7 @@ class Predictor:
         """
         check_image(image)
         own = (image.shape[0], image.shape[1])
+        size = self._fixed_size or size
         inner = inner_size(own, size, max_side)
         if inner == own:
             return self._run(self._label_fn, image)

@@ -1,13 +1,18 @@
 """Segmentation networks in Flax NNX, and the registry that builds them by name."""
 
+from flaxseg.models.bisenetv2 import BiSeNetV2 as BiSeNetV2
+from flaxseg.models.bisenetv2 import BiSeNetV2Config as BiSeNetV2Config
 from flaxseg.models.blocks import Output as Output
 from flaxseg.models.blocks import eval_view as eval_view
 from flaxseg.models.blocks import train_view as train_view
 from flaxseg.models.ccnet import CCNet as CCNet
 from flaxseg.models.ccnet import CCNetConfig as CCNetConfig
+from flaxseg.models.mit import MiT as MiT
+from flaxseg.models.mit import MiTConfig as MiTConfig
 from flaxseg.models.registry import Config as Config
 from flaxseg.models.registry import Model as Model
 from flaxseg.models.registry import abstract_model as abstract_model
+from flaxseg.models.registry import architecture_of as architecture_of
 from flaxseg.models.registry import build as build
 from flaxseg.models.registry import config_from_json as config_from_json
 from flaxseg.models.registry import config_to_json as config_to_json
@@ -18,3 +23,11 @@ from flaxseg.models.registry import name_of as name_of
 from flaxseg.models.registry import override as override
 from flaxseg.models.resnet import ResNet as ResNet
 from flaxseg.models.resnet import ResNetConfig as ResNetConfig
+from flaxseg.models.segformer import SegFormer as SegFormer
+from flaxseg.models.segformer import SegFormerConfig as SegFormerConfig
+from flaxseg.models.setr import SETR as SETR
+from flaxseg.models.setr import SETRConfig as SETRConfig
+from flaxseg.models.vit import ViT as ViT
+from flaxseg.models.vit import ViTConfig as ViTConfig
+from flaxseg.models.vitseg import ViTSeg as ViTSeg
+from flaxseg.models.vitseg import ViTSegConfig as ViTSegConfig

@@ -6,7 +6,8 @@ every pixel see every other at a fraction of the cost of full attention.
 
 Variants: `ccnet` has a 7x7 stem, dilation from the first stage on, and a head without ReLU whose
 output is 8 times the stride-8 map; `ccnet_r50` and `ccnet_r101` are the networks of
-mmsegmentation's ccnet_r50-d8 and ccnet_r101-d8 checkpoints.
+mmsegmentation's ccnet_r50-d8 and ccnet_r101-d8 checkpoints; `ccnet_r101_original` is the authors'
+own, with a wider stem and leaky ReLUs in the heads.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from jax.typing import DTypeLike
 
 from flaxseg import ops
 from flaxseg.labels import MAX_CLASSES
-from flaxseg.models.blocks import ConvBN, Output, require
+from flaxseg.models.blocks import AnySize, ConvBN, Output, require
 from flaxseg.models.resnet import ResNet, ResNetConfig
 from flaxseg.ops import initializers as init
 
@@ -28,7 +29,7 @@ AUX_STAGE = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class CCNetConfig:
+class CCNetConfig(AnySize):
     """Design choices of a CCNet.
 
     Attributes:
@@ -37,16 +38,20 @@ class CCNetConfig:
         channels: width of the head.
         reduction: query and key have channels // reduction channels.
         recurrence: times the criss-cross attention is applied, with shared weights.
-        activation: after the head's normalised convolutions, "none" or "relu".
+        activation: after the head's normalised convolutions; "leaky_relu" has slope 0.01.
         out_norm: normalise the convolution that follows the attention.
         dropout: rate of whole channels dropped before each classifier.
         upsample: "x8" enlarges the stride-8 map 8 times, to 8 * ceil(H / 8); "image" goes to the
             image's own size.
         align_corners: of the final interpolation.
         aux_channels: width of the auxiliary head on the third stage; 0 leaves it out.
+        aux_activation: after its normalised convolution.
+        aux_bias: that convolution has a bias.
         aux_weights: loss weight of each auxiliary head.
         head_init: "torch" keeps torch's defaults in the head; "kaiming" draws its normalised
             convolutions with He's rule and classifiers from N(0, 0.01^2).
+        remat: keep no activations inside the encoder's blocks for the gradient, but compute them
+            again. Gradients and the updates of running statistics are the same.
     """
 
     num_classes: int = 19
@@ -56,14 +61,17 @@ class CCNetConfig:
     channels: int = 512
     reduction: int = 8
     recurrence: int = 2
-    activation: Literal["none", "relu"] = "none"
+    activation: Literal["none", "relu", "leaky_relu"] = "none"
     out_norm: bool = False
     dropout: float = 0.0
     upsample: Literal["x8", "image"] = "x8"
     align_corners: bool = True
     aux_channels: int = 0
+    aux_activation: Literal["relu", "leaky_relu"] = "relu"
+    aux_bias: bool = False
     aux_weights: tuple[float, ...] = ()
     head_init: Literal["torch", "kaiming"] = "torch"
+    remat: bool = False
 
     def __post_init__(self):
         require(1 <= self.num_classes <= MAX_CLASSES, "num_classes", self.num_classes, "1 to 255")
@@ -156,7 +164,15 @@ class FCNHead(nnx.Module):
     def __init__(self, config: CCNetConfig, in_channels: int, **kwargs):
         weight_init, classifier_init = _head_inits(config)
         channels = config.aux_channels
-        self.conv = ConvBN(in_channels, channels, 3, weight_init=weight_init, **kwargs)
+        self.conv = ConvBN(
+            in_channels,
+            channels,
+            3,
+            activation=config.aux_activation,
+            bias=config.aux_bias,
+            weight_init=weight_init,
+            **kwargs,
+        )
         self.dropout = ops.Dropout2d(config.dropout)
         self.classifier = ops.Conv(channels, config.num_classes, 1, **classifier_init, **kwargs)
 
@@ -179,7 +195,7 @@ class CCNet(nnx.Module):
         kwargs = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.config = config
         channels = config.backbone.out_channels
-        self.backbone = ResNet(config.backbone, **kwargs)
+        self.backbone = ResNet(config.backbone, remat=config.remat, **kwargs)
         self.head = CCHead(config, channels[-1], **kwargs)
         self.aux_head = nnx.data(
             FCNHead(config, channels[AUX_STAGE], **kwargs) if config.aux_channels else None
@@ -248,9 +264,31 @@ def _published(blocks: tuple[int, ...]) -> CCNetConfig:
     )
 
 
+_ORIGINAL = CCNetConfig(
+    backbone=ResNetConfig(
+        blocks=(3, 4, 23, 3),
+        stem_channels=(64, 64, 128),
+        ceil_pool=True,
+        strides=(1, 2, 1, 1),
+        dilations=(1, 1, 2, 4),
+        first_dilations=(1, 1, 2, 4),
+        conv_init="torch",
+    ),
+    activation="leaky_relu",
+    out_norm=True,
+    dropout=0.1,
+    upsample="image",
+    align_corners=True,
+    aux_channels=512,
+    aux_activation="leaky_relu",
+    aux_bias=True,
+    aux_weights=(0.4,),
+)
+
 VARIANTS = {
     "ccnet": CCNetConfig(),
     "ccnet_r50": _published((3, 4, 6, 3)),
     "ccnet_r101": _published((3, 4, 23, 3)),
+    "ccnet_r101_original": _ORIGINAL,
 }
 """The published networks by name."""

@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import typing
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -10,22 +11,35 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg.errors import ConfigError, did_you_mean
-from flaxseg.models import ccnet
+from flaxseg.models import bisenetv2, ccnet, segformer, setr, vitseg
 
-Config = ccnet.CCNetConfig
-Model = ccnet.CCNet
+Config = (
+    bisenetv2.BiSeNetV2Config
+    | ccnet.CCNetConfig
+    | segformer.SegFormerConfig
+    | setr.SETRConfig
+    | vitseg.ViTSegConfig
+)
+"""Any network's configuration: `num_classes`, `aux_weights`, `remat`, and its own fields."""
+
+Model = bisenetv2.BiSeNetV2 | ccnet.CCNet | segformer.SegFormer | setr.SETR | vitseg.ViTSeg
+"""Any network."""
 
 
 class Architecture(NamedTuple):
     """One model file: its module class, its configuration class, its named variants."""
 
-    model: type[Model]
+    model: Callable[..., Model]
     config: type[Config]
-    variants: dict[str, Config]
+    variants: Mapping[str, Config]
 
 
 ARCHITECTURES = {
+    "bisenetv2": Architecture(bisenetv2.BiSeNetV2, bisenetv2.BiSeNetV2Config, bisenetv2.VARIANTS),
     "ccnet": Architecture(ccnet.CCNet, ccnet.CCNetConfig, ccnet.VARIANTS),
+    "segformer": Architecture(segformer.SegFormer, segformer.SegFormerConfig, segformer.VARIANTS),
+    "setr": Architecture(setr.SETR, setr.SETRConfig, setr.VARIANTS),
+    "vitseg": Architecture(vitseg.ViTSeg, vitseg.ViTSegConfig, vitseg.VARIANTS),
 }
 
 
@@ -87,7 +101,7 @@ def build(
     param_dtype: DTypeLike = jnp.float32,
 ) -> Model:
     """Builds the network of a configuration."""
-    model = _architecture_of(config)[1].model
+    model = ARCHITECTURES[architecture_of(config)].model
     return model(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
 
@@ -102,7 +116,7 @@ def abstract_model(
 
 def config_to_json(config: Config) -> dict[str, Any]:
     """The configuration as plain JSON values, with its architecture's name."""
-    return {"architecture": _architecture_of(config)[0], **dataclasses.asdict(config)}
+    return {"architecture": architecture_of(config), **dataclasses.asdict(config)}
 
 
 def config_from_json(values: dict[str, Any]) -> Config:
@@ -130,10 +144,14 @@ def override(config: Any, values: dict[str, Any]) -> Any:
 
 
 def name_of(config: Config) -> str:
-    """The registry name of a configuration, whatever its class count; else its architecture's."""
-    architecture, entry = _architecture_of(config)
-    for name, variant in entry.variants.items():
-        if dataclasses.replace(variant, num_classes=config.num_classes) == config:
+    """The registry name of a configuration, whatever its class count and `remat`.
+
+    The name of its architecture if it is none of the variants.
+    """
+    architecture = architecture_of(config)
+    same: dict[str, Any] = {"num_classes": config.num_classes, "remat": config.remat}
+    for name, variant in ARCHITECTURES[architecture].variants.items():
+        if dataclasses.replace(variant, **same) == config:
             return name
     return architecture
 
@@ -187,8 +205,9 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     raise ConfigError(f"field {name!r} is {value!r}, expected {expected}")
 
 
-def _architecture_of(config: Config) -> tuple[str, Architecture]:
+def architecture_of(config: Config) -> str:
+    """The name of the model file, a key of `ARCHITECTURES`, that a configuration belongs to."""
     for name, entry in ARCHITECTURES.items():
         if type(config) is entry.config:
-            return name, entry
+            return name
     raise ConfigError(f"{type(config).__name__} is not the configuration of a known network")

@@ -6,6 +6,7 @@ ResNet-C of https://arxiv.org/abs/1812.01187. Shapes are those of torchvision's 
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 from flax import nnx
@@ -13,11 +14,13 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg import ops
-from flaxseg.models.blocks import ConvBN, require
+from flaxseg.models.blocks import ConvBN, checkpointed, require
 from flaxseg.ops import initializers as init
 
 EXPANSION = 4
 """Output channels of a bottleneck over those of its 3x3 convolution."""
+
+CONV_INITS = {"kaiming": init.kaiming_normal_fan_out, "torch": init.torch_default}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +31,23 @@ class ResNetConfig:
         blocks: bottlenecks of each stage.
         width: channels of the first stage's 3x3 convolutions; every stage doubles them.
         stem_channels: one 7x7 convolution, or several 3x3; the first has stride 2.
+        ceil_pool: the max pooling after the stem rounds sides up: one row or column more at some
+            sizes.
         strides: stride of each stage's first block.
         dilations: dilation of each stage's 3x3 convolutions.
         first_dilations: the same of each stage's first block.
+        conv_init: "kaiming" draws convolutions with He's rule, "torch" with torch's default.
         zero_init_residual: start the last norm of every block at 0.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
     stem_channels: tuple[int, ...] = (64,)
+    ceil_pool: bool = False
     strides: tuple[int, ...] = (1, 2, 2, 2)
     dilations: tuple[int, ...] = (1, 1, 1, 1)
     first_dilations: tuple[int, ...] = (1, 1, 1, 1)
+    conv_init: Literal["kaiming", "torch"] = "kaiming"
     zero_init_residual: bool = False
 
     def __post_init__(self):
@@ -113,7 +121,10 @@ class Bottleneck(nnx.Module):
 class Stage(nnx.Module):
     """Bottlenecks of one width."""
 
-    def __init__(self, config: ResNetConfig, index: int, in_channels: int, **kwargs):
+    def __init__(
+        self, config: ResNetConfig, index: int, in_channels: int, *, remat: bool, **kwargs
+    ):
+        self.remat = remat
         width = config.width * 2**index
         self.blocks = nnx.List(
             Bottleneck(
@@ -131,22 +142,28 @@ class Stage(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Runs the blocks on x, (B, H, W, C)."""
         for block in self.blocks:
-            x = block(x)
+            x = checkpointed(self.remat, block, x)
         return x
 
 
 class ResNet(nnx.Module):
-    """The stem, a 3x3 max pooling with stride 2, and the stages; no classifier."""
+    """The stem, a 3x3 max pooling with stride 2, and the stages; no classifier.
+
+    `remat` keeps no activations inside the bottlenecks: the gradient computes them again. Running
+    statistics are updated as without it.
+    """
 
     def __init__(
         self,
         config: ResNetConfig,
         *,
+        remat: bool = False,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         kwargs = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        kwargs["weight_init"] = CONV_INITS[config.conv_init]
         stem_kernel = 7 if len(config.stem_channels) == 1 else 3
         stem_inputs = (3, *config.stem_channels[:-1])
         self.stem = nnx.List(
@@ -155,15 +172,16 @@ class ResNet(nnx.Module):
         )
         inputs = (config.stem_channels[-1], *config.out_channels)
         self.stages = nnx.List(
-            Stage(config, i, inputs[i], **kwargs) for i in range(len(config.blocks))
+            Stage(config, i, inputs[i], remat=remat, **kwargs) for i in range(len(config.blocks))
         )
+        self.ceil_pool = config.ceil_pool
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, ...]:
         """The output of every stage for images, (B, H, W, 3)."""
         x = images
         for layer in self.stem:
             x = layer(x)
-        x = ops.max_pool(x, 3, 2, 1)
+        x = ops.max_pool(x, 3, 2, 1, ceil_mode=self.ceil_pool)
         outputs = []
         for stage in self.stages:
             x = stage(x)
@@ -181,10 +199,9 @@ def _conv(
         padding=dilation * (kernel_size // 2),
         dilation=dilation,
         bias=False,
-        weight_init=init.kaiming_normal_fan_out,
         **kwargs,
     )
 
 
-def _norm(channels: int, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs):
+def _norm(channels: int, *, dtype: DTypeLike, param_dtype: DTypeLike, **_) -> ops.BatchNorm:
     return ops.BatchNorm(channels, dtype=dtype, param_dtype=param_dtype)

@@ -9,6 +9,7 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg.ops import initializers as init
+from flaxseg.ops.depthwise import Window, depthwise_conv
 
 
 class Conv(nnx.Module):
@@ -62,6 +63,9 @@ class Conv(nnx.Module):
         return lax.dot_general(x, weight[0, 0], (((3,), (0,)), ((), ())))
 
     def _convolve(self, x: jax.Array, weight: jax.Array) -> jax.Array:
+        if 1 < self.groups == x.shape[-1]:
+            window = Window(self.stride, self.padding, self.dilation)
+            return depthwise_conv(x, weight, window)
         return lax.conv_general_dilated(
             x,
             weight,

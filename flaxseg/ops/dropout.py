@@ -27,13 +27,18 @@ class Dropout(nnx.Module):
         if deterministic is not None:
             self.deterministic = deterministic
 
+    @property
+    def active(self) -> bool:
+        """Whether a call draws a mask."""
+        return not self.deterministic and self.rate > 0
+
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Drops parts of x, (B, ..., C), with a key of the "dropout" stream.
 
         Raises:
             FlaxsegError: training at a rate above 0 without `rngs`.
         """
-        if self.deterministic or self.rate == 0:
+        if not self.active:
             return x
         if rngs is None:
             raise FlaxsegError(

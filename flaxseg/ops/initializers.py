@@ -15,6 +15,12 @@ torch_default: Initializer = jax_init.variance_scaling(1 / 3, "fan_in", "uniform
 kaiming_normal_fan_out: Initializer = jax_init.variance_scaling(2.0, "fan_out", "normal")
 """N(0, 2 / fan_out), for layers before a ReLU (He 2015, https://arxiv.org/abs/1502.01852)."""
 
+kaiming_normal_fan_in: Initializer = jax_init.variance_scaling(2.0, "fan_in", "normal")
+"""N(0, 2 / fan_in)."""
+
+xavier_uniform: Initializer = jax_init.variance_scaling(1.0, "fan_avg", "uniform")
+"""U(-b, b), b = sqrt(6 / (fan_in + fan_out)) (https://proceedings.mlr.press/v9/glorot10a.html)."""
+
 zeros: Initializer = jax_init.zeros
 ones: Initializer = jax_init.ones
 

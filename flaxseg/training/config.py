@@ -53,14 +53,18 @@ class TrainConfig:
     image_size: tuple[int, int] = (64, 64)
     """Height and width of the training images, in pixels."""
 
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW with betas 0.9 and 0.999."""
+
     lr: float = 0.05
-    """Peak learning rate of SGD."""
+    """Peak learning rate."""
 
     momentum: float = 0.9
-    """Momentum of SGD, 0 to below 1."""
+    """Momentum of SGD, 0 to below 1; AdamW has none."""
 
     weight_decay: float = 1e-4
-    """Decay added to the gradient of every parameter, per unit of weight."""
+    """Decay per unit of weight. SGD adds it to every gradient; AdamW shrinks matrices and kernels
+    by it times the learning rate, and leaves norms, biases and position tables alone."""
 
     schedule: Literal["constant", "step", "poly"] = "poly"
     """Learning rate over time: constant, times GAMMA every STEP_SIZE epochs, or falling to 0 as

@@ -1,5 +1,8 @@
 """Learning-rate schedules and the optimiser, step by step equal to torch.optim."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -38,14 +41,32 @@ def _with_warmup(schedule: optax.Schedule, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    schedule: optax.ScalarOrSchedule, momentum: float = 0.0, weight_decay: float = 0.0
+    name: str,
+    schedule: optax.ScalarOrSchedule,
+    *,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """SGD in torch's order: decay joins the gradient, the sum enters the momentum, lr comes last.
+    """An optimiser with torch's arithmetic.
 
     Args:
+        name: "sgd", in torch's order: decay joins the gradient, the sum enters the momentum, the
+            learning rate comes last. Or "adamw" with betas 0.9 and 0.999 and epsilon 1e-8.
         schedule: learning rate, or a function of the number of updates already made.
-        momentum: 0 to below 1; 0 keeps no buffer.
-        weight_decay: factor of the weights that is added to their gradients.
+        momentum: of SGD, 0 to below 1; 0 keeps no buffer.
+        weight_decay: SGD adds this times the weights to all gradients; AdamW shrinks what
+            `decays` names by this times the learning rate.
     """
+    if name == "adamw":
+        return optax.adamw(schedule, weight_decay=weight_decay, mask=decays)
     sgd = optax.sgd(schedule, momentum=momentum or None)
     return optax.chain(optax.add_decayed_weights(weight_decay), sgd) if weight_decay else sgd
+
+
+def decays(params: Any) -> Any:
+    """Which parameters AdamW shrinks: matrices and kernels, not norms, biases and embeddings."""
+
+    def is_weight(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        return leaf.ndim > 1 and not any(name in str(path) for name in ("pos_embed", "cls_token"))
+
+    return jax.tree.map_with_path(is_weight, params)

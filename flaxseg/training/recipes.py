@@ -5,13 +5,13 @@ import os
 from typing import Any
 
 from flaxseg.errors import ConfigError, did_you_mean
+from flaxseg.models import architecture_of, get_config
 from flaxseg.training.config import TrainConfig
 
 _SHAPES: dict[str, Any] = {
     "epochs": 4,
     "batch_size": 8,
     "image_size": (64, 64),
-    "lr": 0.05,
     "scale": (1.0, 1.0),
 }
 
@@ -19,12 +19,22 @@ _PHOTOGRAPHS: dict[str, Any] = {
     "epochs": 100,
     "batch_size": 8,
     "image_size": (224, 224),
-    "lr": 0.05,
-    "weight_decay": 5e-4,
     "warmup_epochs": 1.0,
     "jitter": 0.3,
     "eval_every": 2,
 }
+
+_CONVOLUTIONS = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9}
+_TRANSFORMERS = {"optimizer": "adamw", "weight_decay": 0.01, "power": 1.0}
+
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "bisenetv2": {**_CONVOLUTIONS, "weight_decay": 5e-4},
+    "ccnet": {**_CONVOLUTIONS, "weight_decay": 5e-4},
+    "segformer": {**_TRANSFORMERS, "lr": 6e-4},
+    "setr": {**_TRANSFORMERS, "lr": 1e-4},
+    "vitseg": {**_TRANSFORMERS, "lr": 4e-4},
+}
+"""Optimisers by architecture, for weights that start from random numbers."""
 
 _TUTORIALS: dict[str, dict[str, Any]] = {
     "ccnet": {
@@ -73,7 +83,8 @@ def _settings(model: str, data: str, recipe: str) -> dict[str, Any]:
     if recipe not in RECIPES:
         raise ConfigError(f"--recipe {recipe!r} is unknown{did_you_mean(recipe, RECIPES)}")
     if recipe == "default":
-        return _SHAPES if data == "shapes" else _PHOTOGRAPHS
+        network = _NETWORKS[architecture_of(get_config(model))]
+        return network | (_SHAPES if data == "shapes" else _PHOTOGRAPHS)
     if model not in _TUTORIALS:
         raise ConfigError(
             f"--recipe tutorial has no settings for --model {model}, only for "

@@ -11,11 +11,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg import data, models
+from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.predict import LabelFn, make_label_fn
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import choose_devices, make_mesh, replicated
-from flaxseg.training.config import TrainConfig, parse_overrides
+from flaxseg.training.config import TrainConfig, parse_overrides, show
 from flaxseg.training.optim import make_optimizer, make_schedule
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
 
@@ -90,6 +91,20 @@ def _open_split(config: TrainConfig, split: str) -> data.Source:
     return source
 
 
+def _model_config(
+    config: TrainConfig, num_classes: int, overrides: dict[str, Any]
+) -> models.Config:
+    """The network's configuration for these classes and training images."""
+    model_config = models.get_config(config.model, num_classes=num_classes, **overrides)
+    model_config = model_config.with_image_size(config.image_size)
+    try:
+        model_config.check_size(config.image_size)
+    except ConfigError as error:
+        size = show(config.image_size)
+        raise ConfigError(f"--image-size {size} with --model {config.model}: {error}") from None
+    return model_config
+
+
 @dataclasses.dataclass(frozen=True)
 class Setup:
     """A run, ready for its first step.
@@ -128,7 +143,7 @@ class Setup:
         models.get_config(config.model, **overrides)
         datasets = open_datasets(config)
         num_classes = datasets.train.labels.num_classes
-        model_config = models.get_config(config.model, num_classes=num_classes, **overrides)
+        model_config = _model_config(config, num_classes, overrides)
         model = models.abstract_model(model_config, dtype=jnp.dtype(config.dtype))
         total = config.steps or config.epochs * datasets.steps_per_epoch
         schedule = make_schedule(config, datasets.steps_per_epoch, total)
@@ -138,7 +153,12 @@ class Setup:
             mesh=mesh,
             model_config=model_config,
             graphdef=nnx.split(model, nnx.Param, nnx.BatchStat)[0],
-            tx=make_optimizer(schedule, config.momentum, config.weight_decay),
+            tx=make_optimizer(
+                config.optimizer,
+                schedule,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            ),
             schedule=schedule,
             preprocess=Preprocess(),
             total_steps=total,
@@ -170,6 +190,7 @@ class Setup:
             "classes": list(self.datasets.train.labels.classes),
             "training_images": len(self.datasets.train),
             "validation_images": len(self.datasets.val),
+            "optimizer": self.config.optimizer,
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
         }

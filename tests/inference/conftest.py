@@ -9,13 +9,18 @@ from flaxseg import native
 from flaxseg.data.shapes import LABELS
 from flaxseg.labels import LabelSet
 from flaxseg.models import Output, abstract_model, get_config
+from flaxseg.models.blocks import AnySize
 from flaxseg.preprocess import Preprocess
+
+
+ANY_SIZE = AnySize()
 
 
 class PixelModel(nnx.Module):
     """A classifier of single pixels: what lies around a pixel cannot change its class."""
 
     def __init__(self, num_classes: int, *, shrink: int = 1, rngs: nnx.Rngs):
+        self.config = ANY_SIZE
         self.linear = nnx.Linear(3, num_classes, rngs=rngs)
         self.norm = nnx.BatchNorm(num_classes, rngs=rngs)
         self.shrink = shrink

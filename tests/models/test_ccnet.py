@@ -4,7 +4,8 @@ import pytest
 from flax import nnx
 from jax import numpy as jnp
 
-from flaxseg import models
+from convert.parity.runs import COMPILER_OPTIONS, random_state
+from flaxseg import models, native
 
 SMALL = {"backbone.width": 8, "backbone.blocks": (1, 2, 1, 1), "channels": 16}
 
@@ -13,10 +14,10 @@ def small(name: str, **options) -> models.CCNet:
     return models.create_model(name, num_classes=5, rngs=nnx.Rngs(0), **SMALL, **options)
 
 
-def shapes(name: str, height: int, width: int, **options) -> models.Output:
-    """Shapes of a full-size network's output; nothing is computed."""
+def shapes(name: str, height: int, width: int, overrides=None, **options) -> models.Output:
+    """Shapes of a network's output, full-size without overrides; nothing is computed."""
     images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
-    model = models.abstract_model(models.get_config(name))
+    model = models.abstract_model(models.get_config(name, **(overrides or {})))
     graphdef, state = nnx.split(models.eval_view(model))
     return jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x, **options), state, images)
 
@@ -36,6 +37,19 @@ def test_published_variants_return_the_image_size(name, height, width):
     assert [x.shape for x in output.aux] == [(2, height, width, 19)]
     raw = shapes(name, height, width, aux=True, resize=False)
     assert raw.logits.shape == raw.aux[0].shape == (2, -(-height // 8), -(-width // 8), 19)
+
+
+@pytest.mark.parametrize(
+    ("size", "raw"), [((64, 96), (9, 13)), ((65, 96), (9, 13)), ((62, 90), (8, 12))]
+)
+def test_pooling_that_rounds_up_gives_larger_maps(size, raw):
+    output = shapes("ccnet_r101_original", *size, aux=True, overrides=SMALL)
+    assert output.logits.shape == output.aux[0].shape == (2, *size, 19)
+    output = shapes("ccnet_r101_original", *size, aux=True, resize=False, overrides=SMALL)
+    assert output.logits.shape == output.aux[0].shape == (2, *raw, 19)
+    below = tuple(-(-side // 8) for side in size)
+    output = shapes("ccnet_r101", *size, resize=False, overrides=SMALL)
+    assert output.logits.shape[1:3] == below
 
 
 def test_aux_is_empty_unless_asked_for():
@@ -75,14 +89,52 @@ def test_bfloat16_computes_half_and_keeps_float32():
     assert np.abs(output.logits - exact).max() < 0.05 * np.abs(exact).max()
 
 
+def training_step(remat: bool):
+    """The traced gradient of a step, its value, and the running statistics before and after."""
+    sizes = {"backbone.blocks": (1, 2, 1), "backbone.first_dilations": (1, 1, 2)}
+    sizes |= {"backbone.strides": (1, 2, 1), "backbone.dilations": (1, 1, 2), "aux_channels": 8}
+    config = models.get_config("ccnet_r101_original", **{**SMALL, **sizes, "remat": remat})
+    abstract = models.abstract_model(config, dtype=jnp.float64, param_dtype=jnp.float64)
+    model = models.train_view(native.fill(abstract, random_state(config, 0)))
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    images = jax.random.normal(jax.random.key(0), (2, 16, 24, 3), jnp.float64)
+
+    def loss(params):
+        model = nnx.merge(graphdef, params, stats, copy=True)
+        output = model(images, aux=True, rngs=nnx.Rngs(dropout=3))
+        total = jnp.square(output.logits).mean() + jnp.square(output.aux[0]).mean()
+        return total, nnx.state(model, nnx.BatchStat)
+
+    traced = jax.jit(jax.grad(loss, has_aux=True)).trace(params)
+    gradients, after = traced.lower().compile(COMPILER_OPTIONS["float64"])(params)
+    return str(traced.jaxpr), *map(jax.tree.leaves, (gradients, stats, after))
+
+
+@pytest.mark.usefixtures("x64")
+def test_remat_changes_neither_gradients_nor_statistics():
+    computation, gradients, before, after = training_step(remat=True)
+    plain, expected, _, expected_after = training_step(remat=False)
+    # Every one of the four blocks does its 3x3 convolution once more.
+    name = "conv_general_dilated["
+    assert computation.count(name) - plain.count(name) >= 4
+    largest = max(abs(x).max() for x in expected)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12 * largest)
+    for ours, theirs in zip(after, expected_after, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    assert min(abs(a - b).max() for a, b in zip(after, before, strict=True)) > 0
+
+
 @pytest.mark.parametrize("name", models.list_models("ccnet*"))
 def test_published_initialisation(name):
     overrides = {"backbone.blocks": (1, 1, 1, 1), "backbone.width": 16}
     model = models.create_model(name, rngs=nnx.Rngs(0), **overrides)
     block = model.backbone.stages[3].blocks[0]
     deviation = np.std(block.conv2.weight[...])
-    np.testing.assert_allclose(deviation, np.sqrt(2 / (9 * 128)), rtol=0.02)
-    published = name != "ccnet"
+    he = name != "ccnet_r101_original"
+    expected = np.sqrt(2 / (9 * 128)) if he else 1 / np.sqrt(3 * 9 * 128)
+    np.testing.assert_allclose(deviation, expected, rtol=0.02)
+    published = name in ("ccnet_r50", "ccnet_r101")
     assert np.unique(block.bn3.weight[...]) == (0 if published else 1)
     assert model.head.cca.gamma[...] == 0
     fuse_in = model.head.fuse.conv.weight.shape[2]

@@ -1,8 +1,11 @@
+import json
+
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
+from convert.parity.networks import COMPARISONS, small_config
 from flaxseg import models
 from flaxseg.errors import ConfigError
 
@@ -16,6 +19,7 @@ FC = 2048 * 1000 + 1000
         ("ccnet", 33, 49_497_290 - FC),
         ("ccnet_r50", 19, 49_826_055),
         ("ccnet_r101", 19, 68_818_183),
+        ("ccnet_r101_original", 19, 71_287_911),
     ],
 )
 def test_parameter_count_is_the_published_one(name, num_classes, published):
@@ -26,14 +30,15 @@ def test_parameter_count_is_the_published_one(name, num_classes, published):
 
 def test_lists_models_by_pattern():
     assert set(models.list_models()) >= {"ccnet", "ccnet_r50", "ccnet_r101"}
-    assert models.list_models("ccnet_r*") == ["ccnet_r101", "ccnet_r50"]
+    assert models.list_models("ccnet_r*") == ["ccnet_r101", "ccnet_r101_original", "ccnet_r50"]
 
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_config_survives_json(name):
-    config = models.get_config(name, num_classes=7, **{"backbone.width": 8})
-    assert models.config_from_json(models.config_to_json(config)) == config
-    assert (config.num_classes, config.backbone.width) == (7, 8)
+    config = models.get_config(name, **{**COMPARISONS[name].overrides, "num_classes": 7})
+    values = json.loads(json.dumps(models.config_to_json(config)))
+    assert models.config_from_json(values) == config
+    assert config.num_classes == 7
 
 
 @pytest.mark.parametrize(
@@ -73,8 +78,11 @@ def test_bad_names_and_values_are_named(name, overrides, message):
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_a_variant_is_known_by_its_name_at_any_class_count(name):
-    assert models.name_of(models.get_config(name, num_classes=7)) == name
-    assert models.name_of(models.get_config(name, channels=64)) == "ccnet"
+    config = models.get_config(name, num_classes=7, remat=True)
+    # What differs in nothing but the class count is the first of its name.
+    assert models.get_config(models.name_of(config), num_classes=7, remat=True) == config
+    small = small_config(name)
+    assert models.name_of(small) == models.architecture_of(small)
 
 
 def test_dotted_and_nested_overrides_are_the_same():

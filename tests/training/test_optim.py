@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flaxseg.training import make_config
-from flaxseg.training.optim import make_optimizer, make_schedule
+from flaxseg.training.optim import decays, make_optimizer, make_schedule
 
 SHAPES = {"kernel": (3, 2), "bias": (2,), "gamma": (1,)}
 
@@ -51,7 +51,7 @@ def test_twenty_steps_equal_torch(x64, momentum, weight_decay):
         weight_decay=weight_decay,
     )
     schedule = make_schedule(config, steps_per_epoch=2, total_steps=20)
-    tx = make_optimizer(schedule, momentum, weight_decay)
+    tx = make_optimizer("sgd", schedule, momentum=momentum, weight_decay=weight_decay)
     target = {name: jnp.asarray(v + 0.3) for name, v in start().items()}
 
     @jax.jit
@@ -101,3 +101,37 @@ def test_warmup_rises_linearly_without_shifting_the_schedule(x64):
     schedule = make_schedule(config, steps_per_epoch=8, total_steps=40)
     rates = [float(schedule(step)) for step in (0, 1, 3, 4, 7, 8)]
     np.testing.assert_allclose(rates, [0.025, 0.05, 0.1, 0.1, 0.1, 0.05], rtol=1e-12)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_equals_torch(x64, weight_decay):
+    params = {name: torch.tensor(v, requires_grad=True) for name, v in start().items()}
+    groups = [
+        {"params": [params["kernel"]], "weight_decay": weight_decay},
+        {"params": [params["bias"], params["gamma"]], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.01)
+    ours = {name: jnp.asarray(v) for name, v in start().items()}
+    tx = make_optimizer("adamw", 0.01, weight_decay=weight_decay)
+    state = tx.init(ours)
+    target = {name: v + 0.3 for name, v in start().items()}
+
+    def loss_of(p):
+        return sum(term.sum() for term in loss_terms(p, target).values())
+
+    for _ in range(20):
+        optimizer.zero_grad()
+        goal = {name: torch.tensor(value) for name, value in target.items()}
+        sum(term.sum() for term in loss_terms(params, goal).values()).backward()
+        optimizer.step()
+        updates, state = tx.update(jax.grad(loss_of)(ours), state, ours)
+        ours = optax.apply_updates(ours, updates)
+    for name, value in params.items():
+        np.testing.assert_allclose(ours[name], value.detach().numpy(), rtol=1e-12)
+
+
+def test_adamw_leaves_embeddings_norms_and_biases_alone():
+    shapes = {"pos_embed": (1, 4, 8), "cls_token": (1, 1, 8), "weight": (8, 8), "bias": (8,)}
+    params = {"backbone": {name: jnp.zeros(shape) for name, shape in shapes.items()}}
+    marks = decays(params)["backbone"]
+    assert [name for name, decayed in marks.items() if decayed] == ["weight"]

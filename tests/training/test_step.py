@@ -31,7 +31,7 @@ def batches(count, batch_size=8, size=24):
 def start(dtype=jnp.float32, **overrides):
     """The pure step of a tiny network, and its state before the first one."""
     config = get_config("ccnet", num_classes=6, **OVERRIDES, **overrides)
-    tx = make_optimizer(SCHEDULE, 0.9, 1e-4)
+    tx = make_optimizer("sgd", SCHEDULE, momentum=0.9, weight_decay=1e-4)
     model = abstract_model(config, dtype=dtype, param_dtype=dtype)
     step = make_train_step(
         nnx.split(model, nnx.Param, nnx.BatchStat)[0],

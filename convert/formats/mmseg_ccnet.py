@@ -3,7 +3,7 @@
 from convert.changes import SCALAR
 from convert.formats.ccnet import FREE_FIELDS
 from convert.formats.format import Format
-from convert.formats.torchvision import STAGES
+from convert.formats.torchvision_resnet import STAGES
 from convert.rules import rename, under
 
 RULES = (
@@ -28,6 +28,7 @@ RULES = (
 
 FORMAT = Format(
     name="mmseg",
+    architecture="ccnet",
     origin="mmsegmentation ccnet_r50-d8 and ccnet_r101-d8",
     rules=RULES,
     variants=("ccnet_r50", "ccnet_r101"),

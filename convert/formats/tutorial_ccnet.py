@@ -2,7 +2,7 @@
 
 from convert.formats.ccnet import FREE_FIELDS
 from convert.formats.format import Format
-from convert.formats.torchvision import ENCODER
+from convert.formats.torchvision_resnet import ENCODER
 from convert.rules import rename, under
 
 RULES = (
@@ -21,6 +21,7 @@ RULES = (
 
 FORMAT = Format(
     name="tutorial",
+    architecture="ccnet",
     origin="CCNet tutorial, state dict of the bare network",
     rules=RULES,
     variants=("ccnet",),

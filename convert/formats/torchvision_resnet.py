@@ -31,6 +31,7 @@ ENCODER: tuple[Rule | Extra, ...] = (
 
 FORMAT = Format(
     name="torchvision",
+    architecture="resnet",
     origin="torchvision ResNet-50 and -101, the encoder alone",
     rules=ENCODER,
     scope="backbone.",

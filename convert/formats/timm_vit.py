@@ -1,0 +1,55 @@
+"""timm's Vision Transformers: https://github.com/huggingface/pytorch-image-models.
+
+The encoder alone, for every network whose queries, keys and values have a bias. A network without
+a bias in its patch embedding leaves theirs out, as mmsegmentation does with the same files.
+"""
+
+from collections.abc import Mapping
+
+from convert.changes import Shape
+from convert.formats.format import Format
+from convert.rules import Extra, Rule, rename, where
+
+BLOCKS = (
+    rename("backbone.blocks.{b}.norm1.*", "blocks.{b}.norm1.*"),
+    rename("backbone.blocks.{b}.attn.qkv.*", "blocks.{b}.attn.qkv.*"),
+    rename("backbone.blocks.{b}.attn.proj.*", "blocks.{b}.attn.proj.*"),
+    rename("backbone.blocks.{b}.norm2.*", "blocks.{b}.norm2.*"),
+    rename("backbone.blocks.{b}.mlp.fc1.*", "blocks.{b}.mlp.fc1.*"),
+    rename("backbone.blocks.{b}.mlp.fc2.*", "blocks.{b}.mlp.fc2.*"),
+)
+
+ENCODER: tuple[Rule, ...] = (
+    rename("backbone.cls_token", "cls_token"),
+    rename("backbone.pos_embed", "pos_embed"),
+    rename("backbone.patch_embed.proj.*", "patch_embed.proj.*"),
+    *BLOCKS,
+)
+"""Shared by all peers whose encoder descends from this one."""
+
+
+def _width(leaves: Mapping[str, Shape]) -> Shape:
+    return leaves["backbone.cls_token"][-1:]
+
+
+AFTER_THE_BLOCKS = "stands behind the blocks, where the heads of SETR do not read"
+
+RULES: tuple[Rule | Extra, ...] = (
+    *ENCODER,
+    *where(
+        [Extra("patch_embed.proj.bias", "the network's patch embedding has no bias", _width)],
+        lacking="backbone.patch_embed.proj.bias",
+    ),
+    Extra("norm.weight", AFTER_THE_BLOCKS, _width),
+    Extra("norm.bias", AFTER_THE_BLOCKS, _width),
+    Extra("head.weight", "classifies ImageNet", lambda leaves: (1000, *_width(leaves))),
+    Extra("head.bias", "classifies ImageNet", lambda leaves: (1000,)),
+)
+
+FORMAT = Format(
+    name="timm",
+    architecture="vit",
+    origin="timm's vit_*_patch16_*, the encoder alone",
+    rules=RULES,
+    scope="backbone.",
+)

@@ -1,0 +1,181 @@
+"""Depthwise convolution: every channel has kernels of its own.
+
+XLA's CPU convolution takes fifty times as long for the depthwise case as torch does. There it is
+written as a sum of shifted copies of the map, each times one weight a channel, and so are its
+gradients. Other devices keep XLA's own convolution.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+CHUNK = 100_000
+"""Values of a piece of the map that stays in the cache while all weight gradients read it."""
+
+
+class Window(NamedTuple):
+    """How a kernel moves over the map; each value holds for both axes."""
+
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+
+    def outputs(self, side: int, kernel_size: int) -> int:
+        """Places of the kernel along a side of the map."""
+        span = side + 2 * self.padding - self.dilation * (kernel_size - 1) - 1
+        return span // self.stride + 1
+
+
+def depthwise_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
+    """Convolves x, (B, H, W, C), to (B, H', W', m * C).
+
+    Args:
+        x: the map.
+        weight: (k, k, 1, m * C); output channel c * m + i reads input channel c alone.
+        window: stride, zero padding and dilation.
+    """
+    if jax.default_backend() != "cpu":
+        return _library_conv(x, weight, window)
+    times = weight.shape[-1] // x.shape[-1]
+    return _shifted_conv(window, _repeat(times, x) if times > 1 else x, weight[:, :, 0])
+
+
+def _library_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        weight,
+        window_strides=(window.stride,) * 2,
+        padding=((window.padding,) * 2,) * 2,
+        rhs_dilation=(window.dilation,) * 2,
+        feature_group_count=x.shape[-1],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _repeat(times: int, x: jax.Array) -> jax.Array:
+    """Every channel `times` times in a row."""
+    return jnp.repeat(x, times, -1)
+
+
+def _repeat_forward(times: int, x: jax.Array) -> tuple[jax.Array, None]:
+    return _repeat(times, x), None
+
+
+def _repeat_backward(times: int, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    # A matrix of ones and zeros: plain sums of a few neighbouring channels are far slower.
+    channels = cotangent.shape[-1] // times
+    return (cotangent @ jnp.repeat(jnp.eye(channels, dtype=cotangent.dtype), times, 0),)
+
+
+_repeat.defvjp(_repeat_forward, _repeat_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _shifted_conv(window: Window, x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Convolves x, (B, H, W, C), with weight, (k, k, C), to (B, H', W', C)."""
+    k, _, C = weight.shape
+    rows, cols = (window.outputs(n, k) for n in x.shape[1:3])
+    taps = _taps(_pad(x, window.padding), k, rows, cols, window)
+    return _weighted_sum(taps, weight.reshape(k * k, C))
+
+
+def _shifted_conv_forward(window: Window, x: jax.Array, weight: jax.Array):
+    return _shifted_conv(window, x, weight), (x, weight)
+
+
+def _shifted_conv_backward(window: Window, saved: tuple[jax.Array, jax.Array], cotangent):
+    x, weight = saved
+    into_map = _input_gradient(window, cotangent, weight, x.shape[1:3])
+    return into_map, _weight_gradient(window, cotangent, x, len(weight)).astype(weight.dtype)
+
+
+_shifted_conv.defvjp(_shifted_conv_forward, _shifted_conv_backward)
+
+
+def _input_gradient(
+    window: Window, cotangent: jax.Array, weight: jax.Array, size: tuple[int, int]
+) -> jax.Array:
+    """The gradient of the map, (B, *size, C).
+
+    Output pixel i has read pixel stride * i + dilation * r of the padded map through tap r. Seen
+    from that pixel, which is stride * q + phase, only the taps of its phase count, and they find
+    their output at q - delay.
+    """
+    stride, padding, dilation = window
+    B, H, W, C = cotangent.shape
+    delays = [divmod(dilation * r, stride) for r in range(len(weight))]
+    longest = delays[-1][0]
+    padded, rows, cols = _pad(cotangent, longest), H + longest, W + longest
+
+    def gather(row_phase: int, col_phase: int) -> jax.Array:
+        taps = [
+            (padded[:, longest - i :, longest - j :][:, :rows, :cols], weight[r, c])
+            for r, (i, p) in enumerate(delays)
+            for c, (j, q) in enumerate(delays)
+            if (p, q) == (row_phase, col_phase)
+        ]
+        if not taps:
+            return jnp.zeros((B, rows, cols, C), cotangent.dtype)
+        return _weighted_sum(*zip(*taps, strict=True))
+
+    lines = []
+    for row_phase in range(stride):
+        line = jnp.stack([gather(row_phase, phase) for phase in range(stride)], 3)
+        lines.append(line.reshape(B, rows, stride * cols, C))
+    spread = jnp.stack(lines, 2).reshape(B, stride * rows, stride * cols, C)
+    high, wide = (n + padding - m for n, m in zip(size, spread.shape[1:3], strict=True))
+    crop = ((0, 0, 0), (-padding, high, 0), (-padding, wide, 0), (0, 0, 0))
+    return lax.pad(spread, jnp.zeros((), spread.dtype), crop)
+
+
+def _weight_gradient(window: Window, cotangent: jax.Array, x: jax.Array, k: int) -> jax.Array:
+    """The gradient of the weight, (k, k, C), float32 or wider."""
+    B, H, W, C = cotangent.shape
+    padded = _pad(x, window.padding)
+    # One pass over the whole map for each tap would read it k * k times from memory.
+    rows = max(n for n in range(1, H + 1) if H % n == 0 and (n == 1 or n * B * W * C <= CHUNK))
+    span = window.stride * (rows - 1) + window.dilation * (k - 1) + 1
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+
+    def add(chunk: jax.Array, total: jax.Array) -> jax.Array:
+        above = lax.dynamic_slice_in_dim(padded, chunk * rows * window.stride, span, 1)
+        below = lax.dynamic_slice_in_dim(cotangent, chunk * rows, rows, 1)
+        taps = _taps(above, k, rows, W, window)
+        return total + jnp.stack([(tap * below).sum((0, 1, 2), dtype=dtype) for tap in taps])
+
+    total = lax.fori_loop(0, H // rows, add, jnp.zeros((k * k, C), dtype))
+    return total.reshape(k, k, C)
+
+
+def _taps(
+    padded: jax.Array, kernel_size: int, rows: int, cols: int, window: Window
+) -> Iterator[jax.Array]:
+    """For each tap of the kernel, row by row, the pixels of the padded map that it reads."""
+    stride, _, dilation = window
+    for top in range(0, kernel_size * dilation, dilation):
+        for left in range(0, kernel_size * dilation, dilation):
+            bottom, right = top + stride * (rows - 1) + 1, left + stride * (cols - 1) + 1
+            yield padded[:, top:bottom:stride, left:right:stride]
+
+
+def _weighted_sum(taps: Iterable[jax.Array], weights: Iterable[jax.Array]) -> jax.Array:
+    """The sum of taps, (B, H, W, C), each times its weight, (C,)."""
+    taps, weights = list(taps), list(weights)
+    dtype = taps[0].dtype
+    wide = jnp.promote_types(dtype, jnp.float32)
+    products = (t.astype(wide) * w.astype(wide) for t, w in zip(taps, weights, strict=True))
+    total = functools.reduce(jnp.add, products).astype(dtype)
+    # XLA:CPU would fuse the sum into a reduction that follows, and then keep each of the shifted
+    # maps in memory. A rounding to the precision that it has already changes nothing, except
+    # that the fusion ends there; an optimization barrier does not end it.
+    precision = jnp.finfo(dtype)
+    return lax.reduce_precision(total, precision.nexp, precision.nmant)
+
+
+def _pad(x: jax.Array, padding: int) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))

@@ -1,0 +1,239 @@
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax import numpy as jnp
+
+from convert.parity.runs import COMPILER_OPTIONS, random_state
+from flaxseg import models, native
+from flaxseg.errors import ConfigError, FlaxsegError
+
+NAMES = models.list_models("bisenetv2*")
+SMALL = {
+    "num_classes": 5,
+    "backbone.detail_channels": (4, 6, 8),
+    "backbone.detail_layers": (1, 1, 1),
+    "backbone.semantic_channels": (4, 4, 6, 8),
+    "backbone.semantic_layers": (1, 1, 2),
+    "backbone.expansion": 2,
+    "head_channels": 8,
+    "aux_channels": (3, 4, 5, 6),
+}
+NO_AUX = {**SMALL, "aux_channels": (), "aux_weights": ()}
+
+
+def shapes(name: str, size: tuple[int, int], overrides=SMALL, **options) -> models.Output:
+    """Shapes of a network's output; nothing is computed."""
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    model = models.abstract_model(models.get_config(name, **overrides))
+    graphdef, state = nnx.split(models.eval_view(model))
+    return jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x, **options), state, images)
+
+
+def strides(output: models.Output, size: tuple[int, int]) -> list[int]:
+    """Image pixels for each pixel of every output; both axes must agree."""
+    found = []
+    for x in (output.logits, *output.aux):
+        assert x.shape[0] == 2 and x.shape[3] == 5
+        (stride,) = {side // n for side, n in zip(size, x.shape[1:3], strict=True)}
+        found.append(stride)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "published"),
+    [
+        ("bisenetv2", 33, 4_962_477),
+        ("bisenetv2_matmul", 33, 4_962_477),
+        ("bisenetv2_mmseg", 19, 14_804_255),
+        ("bisenetv2_coincheung", 19, 5_231_487),
+    ],
+)
+def test_parameter_count_is_the_published_one(name, num_classes, published):
+    model = models.abstract_model(models.get_config(name, num_classes=num_classes))
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == published
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_sizes(name):
+    size = (64, 64) if name == "bisenetv2_matmul" else (64, 96)
+    final = shapes(name, size, aux=True)
+    assert strides(final, size) == [1] * 5
+    raw = shapes(name, size, aux=True, resize=False)
+    twice = name == "bisenetv2_coincheung"
+    assert strides(raw, size) == ([8, 2, 4, 8, 16] if twice else [8, 4, 8, 16, 32])
+
+
+@pytest.mark.parametrize("size", [(33, 47), (62, 90), (1, 9)])
+def test_sizes_that_follow_the_maps(size):
+    final = shapes("bisenetv2_mmseg", size, aux=True)
+    assert {x.shape[1:3] for x in (final.logits, *final.aux)} == {size}
+    raw = shapes("bisenetv2_mmseg", size, aux=True, resize=False)
+    for x, stride in zip((raw.logits, *raw.aux), (8, 4, 8, 16, 32), strict=True):
+        assert x.shape[1:3] == tuple(-(-side // stride) for side in size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_aux_is_empty_unless_asked_for(name):
+    assert shapes(name, (64, 64)).aux == ()
+    assert shapes(name, (64, 64), NO_AUX, aux=True).aux == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("bisenetv2", (64, 95), "64x95 pixels .* multiples of 32"),
+        ("bisenetv2", (48, 64), "48x64 pixels .* multiples of 32"),
+        ("bisenetv2_coincheung", (63, 64), "63x64 pixels .* multiples of 32"),
+        ("bisenetv2_matmul", (95, 95), "95x95 pixels .* multiples of 32"),
+        ("bisenetv2_matmul", (64, 96), "64x96 pixels .* square images; crop or resize"),
+    ],
+)
+def test_sizes_that_do_not_fit(name, size, message):
+    with pytest.raises(ConfigError, match=message):
+        shapes(name, size)
+
+
+def test_size_properties():
+    divisors = {name: models.get_config(name).size_divisor for name in NAMES}
+    assert divisors == {name: 1 if name == "bisenetv2_mmseg" else 32 for name in NAMES}
+    assert {models.get_config(name).fixed_size for name in NAMES} == {None}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"backbone.detail_channels": (8, 8)}, "'detail_channels' .* 3 whole numbers"),
+        ({"backbone.semantic_layers": (1, 0, 1)}, "'semantic_layers' .* from 1 on"),
+        ({"backbone.semantic_channels": (3, 4, 8, 128)}, "an even first number"),
+        ({"backbone.semantic_channels": (4, 4, 8, 64)}, "128 as last number"),
+        ({"backbone.expansion": 0}, "'expansion' is 0"),
+        ({"head_channels": 0}, "'head_channels' is 0"),
+        ({"aux_channels": (8, 8)}, "'aux_channels' .* none or 4"),
+        ({"aux_channels": ()}, "'aux_weights' .* expected 0 values"),
+        ({"dropout": 1.0}, "'dropout' is 1.0"),
+        ({"fusion": "mean"}, "'fusion' is 'mean', expected one of"),
+        ({"fusion": "matmul", "whole_factors": False}, "'whole_factors' is False"),
+        ({"num_classes": 256}, "'num_classes' is 256"),
+    ],
+)
+def test_fields_that_do_not_fit(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        models.get_config("bisenetv2", **overrides)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configurations_survive_json(name):
+    config = models.get_config(name, **NO_AUX)
+    assert models.config_from_json(models.config_to_json(config)) == config
+
+
+def test_training_updates_statistics_and_evaluation_does_not():
+    model = models.create_model("bisenetv2", rngs=nnx.Rngs(0), **SMALL)
+    images = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+    statistics = model.backbone.aggregation.out.bn.running_mean
+    before = np.array(statistics[...])
+    models.eval_view(model)(images)
+    np.testing.assert_array_equal(statistics[...], before)
+    model(images)
+    assert np.abs(statistics[...] - before).max() > 0
+
+
+def test_a_normalised_context_needs_two_images():
+    model = models.create_model("bisenetv2_mmseg", rngs=nnx.Rngs(0), **SMALL, dropout=0.0)
+    with pytest.raises(FlaxsegError, match="at least 2 values per channel"):
+        jax.eval_shape(lambda: model(jnp.zeros((1, 64, 64, 3))))
+
+
+def training_step(name: str, dtype, **overrides):
+    """The traced gradient of a step, its value, and the running statistics before and after."""
+    config = models.get_config(name, **{**SMALL, **overrides})
+    param_dtype = jnp.promote_types(dtype, jnp.float32)
+    abstract = models.abstract_model(config, dtype=dtype, param_dtype=param_dtype)
+    model = models.train_view(native.fill(abstract, random_state(config, 0)))
+    graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    images = jax.random.normal(jax.random.key(0), (4, 32, 64, 3), param_dtype)
+
+    def loss(params):
+        model = nnx.merge(graphdef, params, stats, copy=True)
+        output = model(images, aux=True, rngs=nnx.Rngs(dropout=3))
+        logits = (output.logits, *output.aux)
+        assert {x.dtype for x in logits} == {param_dtype}
+        return sum(jnp.square(x).mean() for x in logits), nnx.state(model, nnx.BatchStat)
+
+    traced = jax.jit(jax.grad(loss, has_aux=True)).trace(params)
+    gradients, after = traced.lower().compile(COMPILER_OPTIONS["float64"])(params)
+    return str(traced.jaxpr), *map(jax.tree.leaves, (gradients, stats, after))
+
+
+@pytest.mark.usefixtures("x64")
+def test_remat_changes_neither_gradients_nor_statistics():
+    name = "bisenetv2_coincheung"
+    computation, gradients, before, after = training_step(name, jnp.float64, remat=True)
+    plain, expected, _, expected_after = training_step(name, jnp.float64)
+    again = re.compile(r"\b(?:remat\w*|checkpoint)\[")
+    # 3 layers of the detail branch, the stem, 4 gather-and-expansion layers.
+    assert len(again.findall(computation)) == 8 and not again.search(plain)
+    largest = max(abs(x).max() for x in expected)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12 * largest)
+    for ours, theirs in zip(after, expected_after, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    assert min(abs(a - b).max() for a, b in zip(after, before, strict=True)) > 0
+
+
+@pytest.mark.parametrize("name", ["bisenetv2", "bisenetv2_mmseg"])
+def test_bfloat16_trains_in_float32(name):
+    computation, gradients, _, after = training_step(name, jnp.bfloat16)
+    assert "bf16" in computation
+    assert {x.dtype for x in (*gradients, *after)} == {jnp.dtype(jnp.float32)}
+    assert all(np.isfinite(x).all() for x in (*gradients, *after))
+
+
+def test_bfloat16_is_near_float32():
+    images = jax.random.normal(jax.random.key(0), (1, 64, 32, 3))
+    config = models.get_config("bisenetv2", **SMALL)
+    outputs = []
+    for dtype in (jnp.bfloat16, jnp.float32):
+        abstract = models.abstract_model(config, dtype=dtype)
+        model = models.eval_view(native.fill(abstract, random_state(config, 0)))
+        assert model.backbone(images)[0].dtype == dtype
+        outputs.append(model(images).logits)
+    assert np.abs(outputs[0] - outputs[1]).max() < 0.05 * np.abs(outputs[1]).max()
+
+
+WIDE = {
+    **SMALL,
+    "backbone.detail_channels": (32, 32, 64),
+    "backbone.semantic_channels": (16, 32, 64, 64),
+    "backbone.expansion": 6,
+    "aux_channels": (32, 32, 32, 32),
+    "num_classes": 100,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_initialisation(name):
+    arrays = native.state_dict(models.create_model(name, rngs=nnx.Rngs(0), **WIDE))
+    torch_default = name in ("bisenetv2", "bisenetv2_matmul")
+    zero = name == "bisenetv2_coincheung"
+    for key, array in arrays.items():
+        if array.ndim == 4:
+            out, *inputs = array.shape
+            he = math.sqrt(2 / (out * array.shape[2] * array.shape[3]))
+            expected = 1 / math.sqrt(3 * math.prod(inputs)) if torch_default else he
+            if name == "bisenetv2_mmseg" and key.endswith("classifier.weight"):
+                expected = 0.01
+            assert abs(array.std() / expected - 1) <= 5 / math.sqrt(2 * array.size), key
+            assert abs(array.mean()) <= 5 * expected / math.sqrt(array.size), key
+        elif key.endswith(".bias") and f"{key[:-5]}.running_var" not in arrays:
+            inputs = arrays[f"{key[:-5]}.weight"].shape[1:]
+            bound = 1 / math.sqrt(math.prod(inputs)) if torch_default else 0
+            assert 0.5 * bound <= abs(array).max() <= bound, key
+        elif key.endswith(".weight"):
+            last = bool(re.search(r"stages\.\d\.\d\.project\.bn", key))
+            assert np.unique(array) == (0 if last and zero else 1), key

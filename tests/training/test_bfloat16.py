@@ -1,0 +1,56 @@
+"""Half precision learns like single precision, in every network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from convert.parity.networks import COMPARISONS, small_config
+from flaxseg import models
+from flaxseg.preprocess import Preprocess
+from flaxseg.training.optim import make_optimizer
+from flaxseg.training.step import init_state, make_train_step
+
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+STEPS = 20
+NETWORKS = ("bisenetv2", "ccnet_r50", "segformer_b0", "setr", "vitseg")
+
+
+def losses(name: str, dtype: jnp.dtype) -> tuple[np.ndarray, nnx.State]:
+    """The loss before each of 20 updates on the same two images, and the state after them."""
+    comparison, config = COMPARISONS[name], small_config(name)
+    tx = make_optimizer("adamw", 1e-3)
+    model = models.abstract_model(config, dtype=dtype)
+    step = make_train_step(
+        nnx.split(model, nnx.Param, nnx.BatchStat)[0],
+        tx,
+        schedule=optax.constant_schedule(1e-3),
+        preprocess=Preprocess(),
+        aux_weights=config.aux_weights,
+    )
+    init = jax.jit(lambda: init_state(models.build(config, rngs=nnx.Rngs(0), dtype=dtype), tx))
+    state = init.lower().compile(compiler_options=FAST_COMPILE)()
+    rng = np.random.default_rng(0)
+    shape = (4, *comparison.sizes[0])
+    image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    label = (image.mean(-1) // (256 / config.num_classes)).astype(np.uint8)
+    compiled = jax.jit(step).lower(state, image, label).compile(compiler_options=FAST_COMPILE)
+    found = []
+    for _ in range(STEPS):
+        state, metrics = compiled(state, image, label)
+        found.append(float(metrics.loss))
+    return np.array(found), state
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_twenty_steps_follow_float32(name):
+    exact, _ = losses(name, jnp.float32)
+    half, state = losses(name, jnp.bfloat16)
+    assert exact[-1] < exact[0]
+    np.testing.assert_allclose(half, exact, rtol=0.05)
+    assert np.abs(half - exact).max() > 0
+    variables = jax.tree.leaves((state.params, state.stats, state.opt_state))
+    floats = {leaf.dtype for leaf in variables if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    assert floats == {jnp.dtype(jnp.float32)}
