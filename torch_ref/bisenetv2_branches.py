@@ -162,7 +162,7 @@ class DetailBranch(nn.Module):
         """Maps images, (B, 3, H, W), to (B, C, H / 8, W / 8)."""
         x = images
         for stage in self.stages:
-            for layer in stage:
+            for layer in stage.children():
                 x = layer(x)
         return x
 
@@ -189,7 +189,7 @@ class SemanticBranch(nn.Module):
         x = self.stem(images)
         outputs = [x]
         for stage in self.stages:
-            for layer in stage:
+            for layer in stage.children():
                 x = layer(x)
             outputs.append(x)
         return (*outputs, self.context(x))

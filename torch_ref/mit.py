@@ -134,7 +134,8 @@ class MiT(nn.Module):
         self.stages = nn.ModuleList(Stage(config, i) for i in range(len(config.widths)))
         for module in self.modules():
             init_layer(module, config)
-            if config.linear_init == "xavier_he":
+        if config.linear_init == "xavier_he":
+            for module in self.modules():
                 _init_like_joined_layers(module)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

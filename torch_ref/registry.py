@@ -1,5 +1,6 @@
 """Networks by name or configuration."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flaxseg.models import (
@@ -21,7 +22,7 @@ from torch_ref.vitseg import ViTSeg
 Network = BiSeNetV2 | CCNet | SegFormer | SETR | ViTSeg
 """Any network of this package."""
 
-NETWORKS: dict[type[Config], type[Network]] = {
+NETWORKS: dict[type[Config], Callable[..., Network]] = {
     BiSeNetV2Config: BiSeNetV2,
     CCNetConfig: CCNet,
     SegFormerConfig: SegFormer,

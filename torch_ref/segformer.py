@@ -74,8 +74,9 @@ class SegFormer(nn.Module):
             elif isinstance(module, ConvBN):
                 kaiming_normal_(module.conv.weight)
         if config.head_init == "he_small":
-            nn.init.normal_(self.head.classifier.weight, std=0.01)
-            nn.init.zeros_(self.head.classifier.bias)
+            weight, bias = self.head.classifier.parameters()
+            nn.init.normal_(weight, std=0.01)
+            nn.init.zeros_(bias)
 
     def forward(self, images: Tensor, resize: bool = True, aux: bool = False) -> Output:
         """Segments images, (B, 3, H, W), normalised.

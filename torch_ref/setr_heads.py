@@ -30,7 +30,7 @@ class UpHead(nn.Module):
         norm_eps: float | None,
         head_init: str,
     ):
-        """Args as in `SETRConfig`; without scales it is the classifier; `norm_eps` None: no norm."""
+        """Args as in `SETRConfig`; `norm_eps` None: no norm; no scales: the classifier alone."""
         super().__init__()
         self.norm = None if norm_eps is None else nn.LayerNorm(in_channels, eps=norm_eps)
         self.convs = nn.ModuleList()

@@ -67,6 +67,15 @@ CASES = {
     "eps_nvlabs_segformer_b0": Published("nvlabs", "segformer_b0"),
     "eps_hf_segformer_b0": Published("huggingface", "segformer_b0_hf"),
     "eps_mmseg_segformer_b0": Published("mmseg", "segformer_b0_mmseg"),
+    "mmseg_setr_naive": Published("mmseg", "setr_naive"),
+    "mmseg_setr_pup": Published("mmseg", "setr_pup"),
+    "fudan_setr_naive": Published(
+        "original", "setr_naive_original", {"backbone.image_size": (192, 192)}, resize=True
+    ),
+    "fudan_setr_pup": Published(
+        "original", "setr_pup_original", {"backbone.image_size": (192, 192)}, resize=True
+    ),
+    "eps_mmseg_setr_naive": Published("mmseg", "setr_naive"),
 }
 """Name of the files -> the network."""
 
@@ -220,9 +229,8 @@ def _without_dropout(golden: Golden) -> dict[str, Any]:
     """The records were made with every dropout switched off."""
     names = {field.name for field in dataclasses.fields(golden.config)}
     changes: dict[str, Any] = {"dropout": 0.0} if "dropout" in names else {}
-    backbone = getattr(golden.config, "backbone", None)
-    if hasattr(backbone, "drop_path"):
-        changes["backbone"] = dataclasses.replace(backbone, drop_path=0.0)
+    if isinstance(golden.config, models.SegFormerConfig):
+        changes["backbone"] = dataclasses.replace(golden.config.backbone, drop_path=0.0)
     return changes
 
 

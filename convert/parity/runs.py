@@ -292,8 +292,9 @@ class TorchRun:
 
     def features(self, images: np.ndarray) -> list[np.ndarray]:
         """The encoder's maps, (B, C, H', W'), in eval mode."""
+        backbone: Any = self.model.eval().backbone
         with torch.inference_mode():
-            return [x.numpy() for x in self.model.eval().backbone(self._tensor(images))]
+            return [x.numpy() for x in backbone(self._tensor(images))]
 
     def step(self, batch: Batch) -> Step:
         """One training step without an update of the parameters; running statistics move."""

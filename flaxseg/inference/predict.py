@@ -43,7 +43,7 @@ def image_logits(
         ConfigError: the model has another number of classes than `labels`.
     """
     images = jnp.asarray(images)
-    fitting = fitting_size(model.config, images.shape[1:3])
+    fitting = fitting_size(model.config, (images.shape[1], images.shape[2]))
     inputs = resize_bilinear(preprocess(images), fitting)
     logits = eval_view(model)(inputs).logits
     if logits.shape[-1] != labels.num_classes:

@@ -156,7 +156,7 @@ class Aggregation(nnx.Module):
         Returns:
             (B, H / 8, W / 8, C).
         """
-        size = detail.shape[1:3]
+        size = detail.shape[1], detail.shape[2]
         fine = self.detail_keep(detail)
         coarse = ops.avg_pool(self.detail_down(detail), 3, 2, 1)
         fine_gate = jax.nn.sigmoid(self._enlarge(self.semantic_up(semantic), size))

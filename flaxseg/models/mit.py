@@ -1,7 +1,7 @@
 """Mix Transformer (MiT): the encoder of SegFormer, without position table.
 
 Xie et al. 2021, "SegFormer: Simple and Efficient Design for Semantic Segmentation with
-Transformers", https://arxiv.org/abs/2105.15203, section 3.1. Every stage halves the map with an
+Transformers", https://arxiv.org/abs/2105.15203, section 3.1. Every stage shrinks the map with an
 overlapping convolution and runs transformer blocks whose keys and values come from a reduced map.
 A depthwise convolution inside each block's MLP tells the tokens where they are.
 """

@@ -160,10 +160,11 @@ class SETR(nnx.Module):
         maps = self.backbone(images, rngs)
         if self.neck is not None:
             maps = self.neck(maps)
-        logits = (self.head(maps if self.neck is not None else maps[-1]),)
+        head = self.head
+        logits = (head(maps) if isinstance(head, MLAHead) else head(maps[-1]),)
         if aux:
             inputs = (maps[index] for index in self.config.aux_inputs)
-            logits += tuple(head(x) for head, x in zip(self.aux_heads, inputs, strict=True))
+            logits += tuple(h(x) for h, x in zip(self.aux_heads, inputs, strict=True))
         if resize:
             logits = tuple(ops.resize_bilinear(x, size) for x in logits)
         return Output(logits[0], logits[1:])

@@ -44,7 +44,7 @@ class UpHead(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        """Args as in `SETRConfig`; without scales it is the classifier; `norm_eps` None: no norm."""
+        """Args as in `SETRConfig`; `norm_eps` None: no norm; no scales: the classifier alone."""
         dtypes = {"dtype": dtype, "param_dtype": param_dtype}
         self.norm = nnx.data(
             None if norm_eps is None else ops.LayerNorm(in_channels, eps=norm_eps, **dtypes)

@@ -49,7 +49,7 @@ def _library_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
         x,
         weight,
         window_strides=(window.stride,) * 2,
-        padding=((window.padding,) * 2,) * 2,
+        padding=[(window.padding, window.padding)] * 2,
         rhs_dilation=(window.dilation,) * 2,
         feature_group_count=x.shape[-1],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -90,7 +90,7 @@ def _shifted_conv_forward(window: Window, x: jax.Array, weight: jax.Array):
 
 def _shifted_conv_backward(window: Window, saved: tuple[jax.Array, jax.Array], cotangent):
     x, weight = saved
-    into_map = _input_gradient(window, cotangent, weight, x.shape[1:3])
+    into_map = _input_gradient(window, cotangent, weight, (x.shape[1], x.shape[2]))
     return into_map, _weight_gradient(window, cotangent, x, len(weight)).astype(weight.dtype)
 
 

@@ -33,12 +33,11 @@ def test_fusing_before_enlarging_saves_work(benchmark, name, width, share):
     assert after <= share * before
 
 
-@pytest.mark.parametrize("size", [(64, 96), (61, 75)])
-def test_both_orders_give_the_same_logits(benchmark, size):
+def test_both_orders_give_the_same_logits(benchmark):
     overrides = {"backbone.widths": (8, 12, 20, 24), "backbone.depths": (1, 1, 1, 1)}
     config = models.get_config("segformer_b0", channels=32, num_classes=7, **overrides)
     model = native.fill(models.abstract_model(config), random_state(config, 0))
-    images = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    images = jax.random.normal(jax.random.key(0), (2, 61, 75, 3))
     view = models.eval_view(model)
     options = COMPILER_OPTIONS["float64"]
     expected, logits = (

@@ -20,9 +20,10 @@ DISTINCT = [name for name, comparison in COMPARISONS.items() if comparison.train
 
 
 def pair(name, seed=0, **overrides):
+    """A PyTorch network with random weights, and the Flax one without any yet."""
     config = models.override(small_config(name), overrides)
     torch.manual_seed(seed)
-    return models.build(config, rngs=nnx.Rngs(seed)), torch_ref.create_model(config)
+    return models.abstract_model(config), torch_ref.create_model(config)
 
 
 @pytest.mark.parametrize("name", DISTINCT)

@@ -12,7 +12,6 @@ from flaxseg.models import Output, abstract_model, get_config
 from flaxseg.models.blocks import AnySize
 from flaxseg.preprocess import Preprocess
 
-
 ANY_SIZE = AnySize()
 
 

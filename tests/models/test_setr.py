@@ -129,19 +129,20 @@ def test_bfloat16_trains_and_keeps_float32(name):
     filled = native.fill(models.abstract_model(config), random_state(config, 0))
 
     @functools.partial(jax.jit, static_argnums=0, compiler_options=COMPILER_OPTIONS["float64"])
-    def run(dtype, state):
-        graphdef = nnx.graphdef(models.eval_view(models.abstract_model(config, dtype=dtype)))
+    def run(dtype, params, statistics):
+        graphdef = nnx.graphdef(models.abstract_model(config, dtype=dtype))
 
-        def loss(state):
-            model = nnx.merge(graphdef, state)
+        def loss(params):
+            model = nnx.merge(graphdef, params, statistics, copy=True)
             output = model(images, aux=True)
             total = sum((x**2).mean() for x in (output.logits, *output.aux))
             return total, (model.backbone(images)[-1], output)
 
-        return jax.grad(loss, has_aux=True)(state)
+        return jax.grad(loss, has_aux=True)(params)
 
-    gradients, (half, output) = run(jnp.bfloat16, nnx.state(filled))
-    _, (_, exact) = run(jnp.float32, nnx.state(filled))
+    state = nnx.split(filled, nnx.Param, ...)[1:]
+    gradients, (half, output) = run(jnp.bfloat16, *state)
+    _, (_, exact) = run(jnp.float32, *state)
     assert half.dtype == jnp.bfloat16
     assert {x.dtype for x in (output.logits, *output.aux)} == {jnp.dtype(jnp.float32)}
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype(jnp.float32)}

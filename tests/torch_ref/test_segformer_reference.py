@@ -71,12 +71,7 @@ def test_single_values_or_whole_channels_are_dropped(name, shape):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_initialisation_has_the_same_moments(name):
     torch.manual_seed(0)
-    config = models.get_config(
-        name,
-        num_classes=40,
-        channels=64,
-        **{**TINY, "backbone.widths": (24, 32), "backbone.mlp_ratio": 4} | {"channels": 64},
-    )
+    config = tiny(name, num_classes=40, channels=64, **{"backbone.widths": (24, 32)})
     ours = native.state_dict(models.build(config, rngs=nnx.Rngs(0)))
     theirs = bridge.state_dict(torch_ref.create_model(config))
     assert ours.keys() == theirs.keys()
@@ -85,7 +80,7 @@ def test_initialisation_has_the_same_moments(name):
         if b.std() == 0:
             np.testing.assert_array_equal(a, b, err_msg=key)
             continue
-        # Estimates from n values each; some biases of the authors' head are few.
+        # A ratio of two estimates from n values each errs by 1 / sqrt(n) at most (normal).
         assert abs(math.log(a.std() / b.std())) <= 5 / math.sqrt(b.size), key
         assert abs(a.mean() - b.mean()) <= 5 * b.std() * math.sqrt(2 / b.size), key
 
@@ -138,12 +133,10 @@ def test_value_before_key_is_noticed(case, monkeypatch):
 
 
 def test_other_corners_are_noticed(case, monkeypatch):
-    aligned = functools.partial(ops.resize_bilinear)
-
-    def resize(x, size, *, align_corners=False):
-        return aligned(x, size, align_corners=not align_corners)
-
-    monkeypatch.setattr(ops, "resize_bilinear", resize)
+    resize = ops.resize_bilinear
+    monkeypatch.setattr(
+        ops, "resize_bilinear", lambda x, size, **_: resize(x, size, align_corners=True)
+    )
     assert noticed(case)
 
 

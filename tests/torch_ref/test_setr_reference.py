@@ -17,9 +17,6 @@ from flaxseg import models, native
 from flaxseg.errors import ConfigError
 
 DROPOUTS = {"embed_dropout": 0.1, "dropout": 0.1, "attn_dropout": 0.2}
-NOT_TRAINED_ELSEWHERE = [
-    name for name, c in COMPARISONS.items() if name.startswith("setr") and not c.trains
-]
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +34,11 @@ def failures(case: figures.Case) -> list[figures.Figure]:
     return [figure for figure in measured if not figure.passed]
 
 
-@pytest.mark.parametrize("name", NOT_TRAINED_ELSEWHERE)
+@pytest.mark.parametrize(
+    "name", ["setr_naive", "setr_naive_cityscapes", "setr_naive_original", "setr_pup_original"]
+)
 def test_equals_flax(name):
+    """The others are compared, and trained, with all networks in test_parity."""
     size = COMPARISONS[name].sizes[0]
     assert failures(figures.make_case(small_config(name), size, batches=1)) == []
 
@@ -124,20 +124,25 @@ def heads_interleaved(case: figures.Case) -> FlaxRun:
     return reweighted(case, key, weight)
 
 
-MUTATIONS = [
-    other_encoder_eps,
-    other_corners,
-    other_class_token,
-    other_layers,
-    columns_before_rows,
-    class_token_last,
-    channels_fastest,
-    other_qkv_order,
-    heads_interleaved,
-]
+MUTATIONS = {
+    "setr": [other_corners, channels_fastest],
+    "setr_naive": [
+        other_encoder_eps,
+        other_corners,
+        columns_before_rows,
+        class_token_last,
+        other_qkv_order,
+        heads_interleaved,
+    ],
+    "setr_mla": [other_class_token, other_layers],
+}
 
 
-@pytest.mark.parametrize("mutate", MUTATIONS)
+@pytest.mark.parametrize(
+    ("case", "mutate"),
+    [(name, mutate) for name, mutations in MUTATIONS.items() for mutate in mutations],
+    indirect=["case"],
+)
 def test_a_mutation_is_noticed(mutate, case):
     assert noticed(mutate(case), case)
 

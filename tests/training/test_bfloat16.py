@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from convert.parity.networks import COMPARISONS, small_config
-from flaxseg import models
+from convert.parity.runs import random_state
+from flaxseg import models, native
 from flaxseg.preprocess import Preprocess
 from flaxseg.training.optim import make_optimizer
 from flaxseg.training.step import init_state, make_train_step
@@ -22,7 +23,7 @@ def losses(name: str, dtype: jnp.dtype) -> tuple[np.ndarray, nnx.State]:
     """The loss before each of 20 updates on the same two images, and the state after them."""
     comparison, config = COMPARISONS[name], small_config(name)
     tx = make_optimizer("adamw", 1e-3)
-    model = models.abstract_model(config, dtype=dtype)
+    model = native.fill(models.abstract_model(config, dtype=dtype), random_state(config, 0))
     step = make_train_step(
         nnx.split(model, nnx.Param, nnx.BatchStat)[0],
         tx,
@@ -30,8 +31,7 @@ def losses(name: str, dtype: jnp.dtype) -> tuple[np.ndarray, nnx.State]:
         preprocess=Preprocess(),
         aux_weights=config.aux_weights,
     )
-    init = jax.jit(lambda: init_state(models.build(config, rngs=nnx.Rngs(0), dtype=dtype), tx))
-    state = init.lower().compile(compiler_options=FAST_COMPILE)()
+    state = init_state(model, tx)
     rng = np.random.default_rng(0)
     shape = (4, *comparison.sizes[0])
     image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
