@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 
 import torch_ref
 from convert import bridge

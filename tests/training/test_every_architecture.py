@@ -43,8 +43,6 @@ def _text(value):
 
 
 def test_trains_stops_and_resumes(config, quiet):
-    import dataclasses
-
     stopped = fit(dataclasses.replace(config, max_steps=10), quiet)
     assert not stopped.finished and stopped.step == 10
     result = fit(config, quiet)
