@@ -19,10 +19,11 @@ DISTINCT = [name for name, comparison in COMPARISONS.items() if comparison.train
 
 
 def pair(name, seed=0, **overrides):
-    """A PyTorch network with random weights, and the Flax one without any yet."""
+    """Both networks, freshly initialised: quickly, the Flax one too with torch's draws."""
     config = models.override(small_config(name), overrides)
     torch.manual_seed(seed)
-    return models.abstract_model(config), torch_ref.create_model(config)
+    draws = bridge.state_dict(torch_ref.create_model(config))
+    return native.fill(models.abstract_model(config), draws), torch_ref.create_model(config)
 
 
 @pytest.mark.parametrize("name", DISTINCT)
