@@ -182,12 +182,12 @@ class BiSeNetV2(nn.Module):
 def _init_weights(model: BiSeNetV2) -> None:
     config = model.config
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and config.backbone.conv_init == "kaiming":
-            _init_conv(module, "kaiming")
+        if isinstance(module, nn.Conv2d):
+            _init_conv(module, config.backbone.conv_init)
         if isinstance(module, GatherExpand) and config.backbone.zero_init_residual:
             nn.init.zeros_(module.project.bn.weight)
-        if isinstance(module, SegHead):
-            _init_conv(module.classifier, config.classifier_init)
+    for head in (model.head, *model.aux_heads):
+        _init_conv(head.classifier, config.classifier_init)
 
 
 def _init_conv(conv: nn.Conv2d, init: str) -> None:

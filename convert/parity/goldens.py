@@ -42,6 +42,12 @@ CASES = {
     "mmseg_ccnet_r50-d8": Published("mmseg", "ccnet_r50"),
     "mmseg_ccnet_r101-d8": Published("mmseg", "ccnet_r101"),
     "original_ccnet_r101": Published("original", "ccnet_r101_original"),
+    "tutorial_bisenetv2": Published("tutorial", "bisenetv2_matmul", resize=True),
+    "tutorial_bisenetv2_fixed": Published(
+        "tutorial", "bisenetv2", {"fusion": "product"}, resize=True
+    ),
+    "tutorial_bisenetv2_fixed_sum": Published("tutorial", "bisenetv2", resize=True),
+    "mmseg_bisenetv2": Published("mmseg", "bisenetv2_mmseg"),
     "notebook_vit_pets": Published("notebook", "vitseg", resize=True),
     "tutorial_segformer_b0": Published("tutorial", "segformer", resize=True),
     "tutorial_segformer_b2": Published(
@@ -79,7 +85,14 @@ CASES = {
 }
 """Name of the files -> the network."""
 
-TRAINED = ("tutorial_ccnet", "tutorial_segformer_b0")
+TRAINED = (
+    "tutorial_ccnet",
+    "tutorial_segformer_b0",
+    "tutorial_bisenetv2",
+    "tutorial_bisenetv2_fixed",
+    "tutorial_bisenetv2_fixed_sum",
+    "mmseg_bisenetv2",
+)
 """The networks of which a training step is recorded as well, in float64."""
 
 TIMES_NOISE = 10

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convert.changes import SCALAR, Cut, Reshape, Twins
-from convert.rules import Extra, build_table, rename, under
+from convert.rules import Extra, build_table, rename, under, where
 from convert.templates import Template
 from flaxseg.errors import CheckpointError
 
@@ -176,3 +176,18 @@ def test_all_that_does_not_fit_is_in_one_error():
         table.to_native(foreign)
     for part in ("1 missing: x.bias", "x.bais (near x.bias)", "x.weight: (3, 2), expected (2, 3)"):
         assert part in str(caught.value)
+
+
+def test_rules_for_some_networks_alone():
+    rules = (
+        *where([rename("out.*", "conv_1.*")], lacking="deep.weight"),
+        *where([rename("out.*", "conv_4.*")], having="deep.weight"),
+        rename("deep.weight", "deep"),
+        *where([Extra("bias", "unused", lambda leaves: (1,))], lacking=("out.bias", "deep.weight")),
+    )
+    shallow = build_table(rules, {"out.weight": (1,)})
+    assert list(shallow.order) == ["conv_1.weight", "bias"]
+    deep = build_table(rules, {"out.weight": (1,), "deep.weight": (1,)})
+    assert list(deep.order) == ["conv_4.weight", "deep"]
+    with_bias = build_table(rules, {"out.bias": (1,)})
+    assert list(with_bias.order) == ["conv_1.bias"]

@@ -34,7 +34,7 @@ def test_every_field_is_a_flag():
     args = (
         "--model ccnet_r50 --data camvid --data-dir D --workdir W --limit 3 --epochs 2 --steps 9 "
         "--batch-size 4 --image-size 8 9 --lr 0.2 --momentum 0.5 --weight-decay 0.1 "
-        "--schedule step --warmup-epochs 1.5 --step-size 2 --gamma 0.3 --power 2 "
+        "--optimizer adamw --schedule step --warmup-epochs 1.5 --step-size 2 --gamma 0.3 --power 2 "
         "--resize stretch --scale 1 3 --hflip 0.1 --vflip 0.2 --jitter 0.4 --eval-size 5 6 "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --override channels=64 backbone.width=16 --devices 1 --max-steps 8"
@@ -54,7 +54,7 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         cli.main(["train", "--recipe", "tutorial", "--help"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Peak learning rate of SGD. (default: 0.1)" in text
+    assert "Peak learning rate. (default: 0.1)" in text
     assert "Height and width of the training images, in pixels. (default: 224 224)" in text
     assert "Minutes between two checkpoints" in text
 

@@ -28,15 +28,15 @@ def batches(count, batch_size=8, size=24):
         yield image, np.where(rng.random(label.shape) < 0.1, np.uint8(255), label)
 
 
-def start(dtype=jnp.float32, **overrides):
+def start(dtype=jnp.float32, schedule=SCHEDULE, **overrides):
     """The pure step of a tiny network, and its state before the first one."""
     config = get_config("ccnet", num_classes=6, **OVERRIDES, **overrides)
-    tx = make_optimizer("sgd", SCHEDULE, momentum=0.9, weight_decay=1e-4)
+    tx = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
     model = abstract_model(config, dtype=dtype, param_dtype=dtype)
     step = make_train_step(
         nnx.split(model, nnx.Param, nnx.BatchStat)[0],
         tx,
-        schedule=SCHEDULE,
+        schedule=schedule,
         preprocess=Preprocess(),
         aux_weights=config.aux_weights,
     )
@@ -60,7 +60,9 @@ def counted(function):
 def train(devices, steps, dtype):
     """Losses, and the state after the last step, on the host."""
     mesh = make_mesh(jax.devices()[:devices])
-    step, state = start(dtype)
+    # At a higher rate the training is chaotic: it enlarges float32's rounding beyond the bound on
+    # some processors, and not on others.
+    step, state = start(dtype, optax.constant_schedule(0.001))
     step, traces = counted(step)
     compiled = compile_step(step, mesh)
     state = jax.device_put(state, replicated(mesh))
