@@ -186,8 +186,9 @@ def _init_weights(model: BiSeNetV2) -> None:
             _init_conv(module, config.backbone.conv_init)
         if isinstance(module, GatherExpand) and config.backbone.zero_init_residual:
             nn.init.zeros_(module.project.bn.weight)
-    for head in (model.head, *model.aux_heads):
-        _init_conv(head.classifier, config.classifier_init)
+    for module in model.modules():
+        if isinstance(module, SegHead):
+            _init_conv(module.classifier, config.classifier_init)
 
 
 def _init_conv(conv: nn.Conv2d, init: str) -> None:
