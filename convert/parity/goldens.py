@@ -48,6 +48,7 @@ CASES = {
     ),
     "tutorial_bisenetv2_fixed_sum": Published("tutorial", "bisenetv2", resize=True),
     "mmseg_bisenetv2": Published("mmseg", "bisenetv2_mmseg"),
+    "coincheung_bisenetv2": Published("coincheung", "bisenetv2_coincheung", resize=True),
     "notebook_vit_pets": Published("notebook", "vitseg", resize=True),
     "tutorial_segformer_b0": Published("tutorial", "segformer", resize=True),
     "tutorial_segformer_b2": Published(
@@ -92,6 +93,7 @@ TRAINED = (
     "tutorial_bisenetv2_fixed",
     "tutorial_bisenetv2_fixed_sum",
     "mmseg_bisenetv2",
+    "coincheung_bisenetv2",
 )
 """The networks of which a training step is recorded as well, in float64."""
 
