@@ -47,8 +47,8 @@ def twin_rows(name: str) -> list[Row]:
     for size in comparison.sizes:
         config = small_config(name).with_image_size(size)
         case = make_case(config, size, seed=SEED, batch=comparison.batch)
-        trains = comparison.trains and size == comparison.sizes[0]
-        rows.append(Row(name, size, list(measure(case, float32_training=trains))))
+        first = size == comparison.sizes[0]
+        rows.append(Row(name, size, list(measure(case, float32_training=first))))
     if comparison.published:
         case = make_case(get_config(name), comparison.published, batches=1, batch=1)
         figure = eval_figure(case.flax("float32"), case)

@@ -14,7 +14,7 @@ from flaxseg.errors import CheckpointError
 SMALL = {"num_classes": 3, "backbone.width": 2, "backbone.blocks": (1, 1, 1, 1), "channels": 8}
 
 
-DISTINCT = [name for name, comparison in COMPARISONS.items() if comparison.trains]
+DISTINCT = [name for name, comparison in COMPARISONS.items() if comparison.distinct]
 """The networks that differ from others in more than widths and depths."""
 
 

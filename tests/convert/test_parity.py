@@ -16,7 +16,7 @@ from flaxseg.models import get_config
 from flaxseg.ops import BatchNorm, criss_cross
 
 SIZE = (33, 47)
-DISTINCT = [name for name, comparison in COMPARISONS.items() if comparison.trains]
+DISTINCT = [name for name, comparison in COMPARISONS.items() if comparison.distinct]
 """The networks that differ from others in more than widths and depths."""
 
 
@@ -119,6 +119,20 @@ def biased_running_variance(case: figures.Case, monkeypatch) -> FlaxRun:
     return case.flax("float64")
 
 
+def reshaped_instead_of_transposed(case: figures.Case, monkeypatch) -> FlaxRun:
+    def turn(x):
+        return x.reshape(x.shape[0], x.shape[2], x.shape[1], *x.shape[3:])
+
+    monkeypatch.setattr(criss_cross, "_transpose", turn)
+    return case.flax("float64")
+
+
+def other_momentum(case: figures.Case, monkeypatch) -> FlaxRun:
+    init = BatchNorm.__init__
+    monkeypatch.setattr(BatchNorm, "__init__", lambda *a, **k: init(*a, **{**k, "momentum": 0.9}))
+    return case.flax("float64")
+
+
 def other_concat_order(case: figures.Case, monkeypatch) -> FlaxRun:
     weight = np.roll(case.state["head.fuse.conv.weight"], case.config.channels, axis=1)
     return FlaxRun(case.config, {**case.state, "head.fuse.conv.weight": weight}, "float64")
@@ -134,6 +148,7 @@ MUTATIONS = [
     other_corners,
     other_eps,
     no_diagonal_mask,
+    reshaped_instead_of_transposed,
     other_concat_order,
     one_attention,
 ]
@@ -150,8 +165,9 @@ def test_a_mutation_is_noticed(mutate, tiny, monkeypatch):
     assert noticed(mutate(tiny, monkeypatch), tiny)
 
 
-def test_a_biased_running_variance_is_noticed(tiny, monkeypatch):
-    run = biased_running_variance(tiny, monkeypatch)
+@pytest.mark.parametrize("mutate", [biased_running_variance, other_momentum])
+def test_other_running_statistics_are_noticed(mutate, tiny, monkeypatch):
+    run = mutate(tiny, monkeypatch)
     failed = [f.what for f in figures.step_figures(run, tiny) if not f.passed]
     assert failed == ["statistics"]
 
