@@ -6,10 +6,11 @@ torch is imported when a pickle is read or written; safetensors files need it fo
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -19,11 +20,29 @@ from flaxseg.errors import CheckpointError
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SAFETENSORS = ".safetensors"
+OPTIMIZER_KEYS = {"optimizer", "param_groups", "optimizer_state_dict"}
+
 WRAPPERS = ("state_dict", "model")
 """Entries under which training scripts keep the state dict beside epoch and optimiser."""
 
 PARALLEL_PREFIX = "module."
 """What torch's DataParallel puts before every key."""
+
+
+class Content(NamedTuple):
+    """What a checkpoint file holds.
+
+    Attributes:
+        arrays: the state dict, in the file's order.
+        meta: what a training script has noted beside it, such as class names.
+        dtypes: of the floating-point tensors in the file, by name.
+        wrappers: what stood around the state dict, entries and prefixes, from the outside.
+    """
+
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+    dtypes: tuple[str, ...]
+    wrappers: tuple[str, ...]
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -39,23 +58,39 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         CheckpointError: the file is missing, broken, needs code execution, or holds no tensors;
             or torch is needed and not installed.
     """
+    return read_content(path).arrays
+
+
+def read_content(path: str | os.PathLike) -> Content:
+    """Like `read`, with what stands in the file besides the tensors."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist or is no file")
+    wrappers, meta = [], {}
     if path.suffix == SAFETENSORS:
         state = _read_safetensors(path)
     elif path.suffix in PICKLES:
-        state = _read_pickle(path)
+        state, meta = _unwrap(path, _read_pickle(path), wrappers)
     else:
         raise CheckpointError(
             f"{path} has the suffix {path.suffix!r}, expected one of "
             f"{', '.join((*PICKLES, SAFETENSORS))}"
         )
-    return {key: _widen(value) for key, value in _without_parallel_prefix(state).items()}
+    if all(key.startswith(PARALLEL_PREFIX) for key in state):
+        wrappers.append(PARALLEL_PREFIX)
+        state = {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
+    names = dict.fromkeys(str(value.dtype).removeprefix("torch.") for value in state.values())
+    dtypes = tuple(name for name in names if "float" in name)
+    arrays = {key: _widen(value) for key, value in state.items()}
+    return Content(arrays, meta, dtypes, tuple(wrappers))
 
 
 def write(
-    path: str | os.PathLike, state: Mapping[str, np.ndarray], *, wrapper: str | None = None
+    path: str | os.PathLike,
+    state: Mapping[str, np.ndarray],
+    *,
+    wrapper: str | None = None,
+    meta: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a state dict in its order; a file there is replaced only once the new one is whole.
 
@@ -63,6 +98,7 @@ def write(
         path: .safetensors, or a torch file by any suffix that `read` takes.
         state: key -> array.
         wrapper: entry of the torch file that holds the state dict; None for the bare dict.
+        meta: plain values for the entry `meta` beside the wrapper.
 
     Raises:
         CheckpointError: unknown suffix, a wrapper around safetensors, which know none, tensors
@@ -73,7 +109,7 @@ def write(
         raise CheckpointError(f"{path}: write to one of {', '.join((*PICKLES, SAFETENSORS))}")
     if wrapper and path.suffix == SAFETENSORS:
         raise CheckpointError(f"{path}: a safetensors file has no entry {wrapper!r}: use .pth")
-    save = _save_safetensors if path.suffix == SAFETENSORS else _pickler(path, wrapper)
+    save = _save_safetensors if path.suffix == SAFETENSORS else _pickler(path, wrapper, meta)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, lambda staging: save(state, staging))
@@ -101,12 +137,15 @@ def _save_safetensors(state: Mapping[str, np.ndarray], path: Path) -> None:
     save_file(arrays, path, metadata={"format": "pt"})
 
 
-def _pickler(path: Path, wrapper: str | None) -> Callable[[Mapping[str, np.ndarray], Path], None]:
+def _pickler(
+    path: Path, wrapper: str | None, meta: Mapping[str, Any] | None
+) -> Callable[[Mapping[str, np.ndarray], Path], None]:
     torch = _torch(path)
 
     def save(state: Mapping[str, np.ndarray], staging: Path) -> None:
         tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
-        torch.save({wrapper: tensors} if wrapper else tensors, staging)
+        beside = {"meta": dict(meta)} if meta else {}
+        torch.save({**beside, wrapper: tensors} if wrapper else tensors, staging)
 
     return save
 
@@ -131,10 +170,11 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no readable safetensors file ({error})") from None
 
 
-def _read_pickle(path: Path) -> dict[str, Any]:
+def _read_pickle(path: Path) -> Any:
     torch = _torch(path)
+    _refuse_bombs(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # hostile or cut bytes make the unpickler raise anything
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise CheckpointError(
@@ -143,36 +183,54 @@ def _read_pickle(path: Path) -> dict[str, Any]:
             ) from error
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path} is damaged or no torch file ({reason})") from error
-    return _unwrap(path, content, torch.Tensor)
 
 
-def _unwrap(path: Path, content: Any, tensor_type: type) -> dict[str, Any]:
+def _refuse_bombs(path: Path) -> None:
+    """torch stores tensors as they are: a file that unpacks to more is none of torch's."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{path} is damaged or no torch file ({error})") from error
+    if unpacked > 2 * path.stat().st_size:
+        raise CheckpointError(
+            f"{path} is compressed and would unpack to {unpacked:,} bytes, which torch never "
+            "writes: it is damaged or hostile"
+        )
+
+
+def _unwrap(path: Path, content: Any, wrappers: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The innermost state dict, and what was noted outside; the entries on the way are listed."""
+    meta: dict[str, Any] = {}
     while isinstance(content, dict):
-        inner = [content[w] for w in WRAPPERS if isinstance(content.get(w), dict)]
+        inner = [w for w in WRAPPERS if isinstance(content.get(w), dict)]
         if not inner:
             break
-        content = inner[0]
+        meta |= content["meta"] if isinstance(content.get("meta"), dict) else {}
+        wrappers.append(inner[0])
+        content = content[inner[0]]
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a state dict")
+    tensor_type = _torch(path).Tensor
     odd = [str(key) for key, value in content.items() if not isinstance(value, tensor_type)]
-    if odd or not content:
-        listed = f"entries that are no tensors: {', '.join(odd[:5])}" if odd else "no tensors"
+    if not odd and content:
+        return {str(key): value for key, value in content.items()}, meta
+    if OPTIMIZER_KEYS & content.keys():
         raise CheckpointError(
-            f"{path} holds {listed}; expected a state dict, bare or under "
-            f"{' or '.join(map(repr, WRAPPERS))}"
+            f"{path} holds the state of an optimiser and no weights: give the file of the model"
         )
-    return content
-
-
-def _without_parallel_prefix(state: dict[str, Any]) -> dict[str, Any]:
-    if not all(key.startswith(PARALLEL_PREFIX) for key in state):
-        return state
-    return {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
+    listed = f"entries that are no tensors: {', '.join(odd[:5])}" if odd else "no tensors"
+    raise CheckpointError(
+        f"{path} holds {listed}; expected a state dict, bare or under "
+        f"{' or '.join(map(repr, WRAPPERS))}"
+    )
 
 
 def _widen(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         half = value.is_floating_point() and value.itemsize < 4
-        return (value.float() if half else value).numpy()
+        return (value.float() if half else value).detach().numpy()
     half = value.dtype.name in ("float16", "bfloat16")
     return value.astype(np.float32) if half else value

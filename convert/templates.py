@@ -37,6 +37,22 @@ class Template:
             for name, value in found.groupdict().items()
         }
 
+    def unfill(self, key: str) -> Fields | None:
+        """The fields with which `fill` gives `key`, or None: `match` for shifted fields too."""
+        found = _shifted_pattern(self.text).fullmatch(key)
+        if found is None:
+            return None
+        fields: Fields = {}
+        for number, field in enumerate(_FIELD.finditer(self.text)):
+            value, name = found[f"field{number}"], field[2] or field[4]
+            if not field[4]:
+                value, rest = divmod(int(value) - int(field[3] or 0), int(field[1] or 1))
+                if rest or value < 0:
+                    return None
+            if fields.setdefault(name, value) != value:
+                return None
+        return fields
+
     def fill(self, fields: Fields) -> str:
         """The key with these fields."""
         return _FIELD.sub(lambda found: str(_value(found, fields)), self.text)
@@ -110,5 +126,16 @@ def _pattern(text: str) -> re.Pattern[str]:
         else:
             pattern += f"(?P={name})" if name in seen else rf"(?P<{name}>0|[1-9]\d*)"
             seen.add(name)
+        end = found.end()
+    return re.compile(pattern + re.escape(text[end:]))
+
+
+@functools.cache
+def _shifted_pattern(text: str) -> re.Pattern[str]:
+    """The regular expression of a template with any fields, numbered as they come."""
+    pattern, end = "", 0
+    for number, found in enumerate(_FIELD.finditer(text)):
+        value = "[a-z_]+" if found[4] else r"0|[1-9]\d*"
+        pattern += f"{re.escape(text[end : found.start()])}(?P<field{number}>{value})"
         end = found.end()
     return re.compile(pattern + re.escape(text[end:]))

@@ -134,6 +134,11 @@ def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, np.n
         ) from None
 
 
+def is_model_directory(path: str | os.PathLike) -> bool:
+    """Whether a folder's `config.json` is that of a model directory."""
+    return Path(path).is_dir() and _is_ours(Path(path) / CONFIG_FILE)
+
+
 def check_keys(
     expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any], what: str = "weights"
 ):

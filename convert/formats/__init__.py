@@ -24,7 +24,9 @@ from convert.formats import (
 )
 from convert.formats.format import Format as Format
 from convert.formats.format import Imported as Imported
+from convert.formats.torch_ref import native_keys
 from flaxseg.errors import ConfigError
+from flaxseg.models.registry import ARCHITECTURES
 
 FORMATS: tuple[Format, ...] = tuple(
     module.FORMAT
@@ -51,6 +53,10 @@ FORMATS: tuple[Format, ...] = tuple(
         tutorial_setr,
     )
 )
+"""The published ones."""
+
+TORCH_REF = tuple(native_keys(architecture, FORMATS) for architecture in ARCHITECTURES)
+"""Those of the project's own PyTorch networks."""
 
 
 def load_format(name: str, architecture: str) -> Format:
@@ -64,8 +70,8 @@ def load_format(name: str, architecture: str) -> Format:
     Raises:
         ConfigError: there is no such format.
     """
-    for format_ in FORMATS:
+    for format_ in (*FORMATS, *TORCH_REF):
         if (format_.name, format_.architecture) == (name, architecture):
             return format_
-    known = ", ".join(f"{f.name} {f.architecture}" for f in FORMATS)
+    known = ", ".join(f"{f.name} {f.architecture}" for f in (*FORMATS, *TORCH_REF))
     raise ConfigError(f"no format is called {name} {architecture}; known: {known}")

@@ -64,6 +64,7 @@ FORMAT = Format(
     name="coincheung",
     architecture="bisenetv2",
     origin="CoinCheung BiSeNet, bisenetv2",
+    licence="MIT",
     rules=RULES,
     variants=("bisenetv2_coincheung",),
     free=FREE_FIELDS,

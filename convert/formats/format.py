@@ -3,14 +3,16 @@
 import dataclasses
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
+from convert.changes import Shape
 from convert.rules import Extra, Rule, Table, build_table
 from flaxseg import native
 from flaxseg.errors import CheckpointError
+from flaxseg.model_dir import COUNTER
 from flaxseg.models import get_config
 
 
@@ -25,6 +27,20 @@ class Imported:
 
     left_out: dict[str, str]
     spares: dict[str, np.ndarray]
+
+
+class Names(NamedTuple):
+    """How the keys of a file read under a format.
+
+    Attributes:
+        native: native key -> shape of the peer's tensor; where a key has two readings, both.
+        unknown: keys that no rule gives.
+        absent: keys of unused tensors that the peer stores and this file lacks.
+    """
+
+    native: dict[str, Shape]
+    unknown: list[str]
+    absent: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +58,8 @@ class Format:
         scope: the native keys it covers start with this.
         counters: it stores `num_batches_tracked` beside every running variance.
         wrapper: the entry of the file under which the peer keeps the state dict, None if bare.
+        licence: of the peer's code and weights.
+        bare: any network of the architecture has these keys, so that they tell no variant.
     """
 
     name: str
@@ -53,6 +71,8 @@ class Format:
     scope: str = ""
     counters: bool = True
     wrapper: str | None = None
+    licence: str = ""
+    bare: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {self.architecture}"
@@ -70,15 +90,23 @@ class Format:
                 fit, all of them named; the model is untouched.
         """
         table = self.table(model)
-        try:
-            arrays = table.to_native(foreign)
-        except CheckpointError as error:
-            raise CheckpointError(f"format {self}: {error}") from None
+        arrays = self.to_native(table, foreign)
         side = _side(model)
         rest = side.state_dict(model) if self.scope else {}
         side.fill(model, {**rest, **arrays})
         spares = {key: foreign[key] for key in table.spares if key in foreign}
         return Imported({key: table.spares[key].reason for key in spares}, spares)
+
+    def to_native(self, table: Table, foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The peer's tensors under native keys, by a table of this format.
+
+        Raises:
+            CheckpointError: keys and shapes that do not fit, all of them named.
+        """
+        try:
+            return table.to_native(foreign)
+        except CheckpointError as error:
+            raise CheckpointError(f"format {self}: {error}") from None
 
     def export_state(
         self, model: Any, spares: Mapping[str, np.ndarray] | None = None
@@ -104,6 +132,23 @@ class Format:
         self._check_function(model.config)
         leaves = {k: shape for k, shape in _side(model).leaves(model).items() if self.covers(k)}
         return build_table(self.rules, leaves, counters=self.counters)
+
+    def names(self, shapes: Mapping[str, Shape]) -> Names:
+        """Reads the keys of a file without knowing its network."""
+        known, native = set(), {}
+        for rule in (rule for rule in self.rules if isinstance(rule, Rule)):
+            for template in rule.foreign:
+                found = ((key, template.unfill(key)) for key in shapes)
+                uses = {key: fields for key, fields in found if fields is not None}
+                known |= uses.keys()
+                if not rule.condition.holds(native):
+                    continue
+                for key, fields in uses.items():
+                    native |= dict.fromkeys((t.fill(fields) for t in rule.native), shapes[key])
+        extras = {rule.key for rule in self.rules if isinstance(rule, Extra)}
+        counters = {key for key in shapes if self.counters and key.endswith(COUNTER)}
+        unknown = [key for key in shapes if key not in known | extras | counters]
+        return Names(native, unknown, [key for key in extras if key not in shapes])
 
     def covers(self, key: str) -> bool:
         """Whether the format holds this native key."""

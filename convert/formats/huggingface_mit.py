@@ -36,6 +36,7 @@ FORMAT = Format(
     name="huggingface",
     architecture="mit",
     origin="Hugging Face's nvidia/mit-b0 to mit-b5, the encoder alone",
+    licence="NVIDIA's: non-commercial use only, for nvidia/* weights",
     rules=(
         *ENCODER,
         Extra(

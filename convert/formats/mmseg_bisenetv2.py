@@ -48,6 +48,7 @@ FORMAT = Format(
     name="mmseg",
     architecture="bisenetv2",
     origin="mmsegmentation bisenetv2_fcn",
+    licence="Apache-2.0",
     rules=(*under("backbone.", _BACKBONE), *_HEADS),
     variants=("bisenetv2_mmseg",),
     free=FREE_FIELDS,

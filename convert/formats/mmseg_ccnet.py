@@ -30,6 +30,7 @@ FORMAT = Format(
     name="mmseg",
     architecture="ccnet",
     origin="mmsegmentation ccnet_r50-d8 and ccnet_r101-d8",
+    licence="Apache-2.0",
     rules=RULES,
     variants=("ccnet_r50", "ccnet_r101"),
     free=FREE_FIELDS,

@@ -40,6 +40,7 @@ FORMAT = Format(
     name="mmseg",
     architecture="mit",
     origin="mmsegmentation's mit_b0 to mit_b5, the encoder alone",
+    licence="Apache-2.0",
     rules=ENCODER,
     scope="backbone.",
 )

@@ -18,6 +18,7 @@ FORMAT = Format(
     name="mmseg",
     architecture="segformer",
     origin="mmsegmentation segformer_mit-b0 to b5",
+    licence="Apache-2.0",
     rules=RULES,
     variants=tuple(f"segformer_{size}_mmseg" for size in SIZES),
     free=FREE_FIELDS,

@@ -46,6 +46,7 @@ FORMAT = Format(
     name="mmseg",
     architecture="setr",
     origin="mmsegmentation setr_vit-l_naive, _pup and _mla",
+    licence="Apache-2.0",
     rules=(*ENCODER, *NECK, *HEADS),
     variants=(
         "setr_naive",

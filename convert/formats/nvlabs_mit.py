@@ -36,6 +36,7 @@ FORMAT = Format(
     name="nvlabs",
     architecture="mit",
     origin="the SegFormer authors' mit_b0 to mit_b5, the encoder alone",
+    licence="NVIDIA Source Code License: non-commercial use only",
     rules=(
         *ENCODER,
         Extra(

@@ -34,6 +34,7 @@ FORMAT = Format(
     name="nvlabs",
     architecture="segformer",
     origin="the SegFormer authors' segformer.b0 to b5",
+    licence="NVIDIA Source Code License: non-commercial use only",
     rules=RULES,
     variants=tuple(f"segformer_{size}" for size in SIZES),
     free=FREE_FIELDS,

@@ -34,6 +34,7 @@ FORMAT = Format(
     name="original",
     architecture="ccnet",
     origin="the CCNet authors' ResNet-101, state dict of the bare network",
+    licence="MIT",
     rules=RULES,
     variants=("ccnet_r101_original",),
     free=FREE_FIELDS,

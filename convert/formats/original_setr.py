@@ -74,6 +74,7 @@ FORMAT = Format(
     name="original",
     architecture="setr",
     origin="the SETR authors' naive, PUP and MLA, at their fixed image size",
+    licence="MIT",
     rules=(*under("backbone.", ENCODER), *NECK, *HEAD, *AUX_HEADS),
     variants=("setr_naive_original", "setr_pup_original", "setr_mla_original"),
     free=FREE_FIELDS,

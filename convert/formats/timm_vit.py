@@ -50,6 +50,7 @@ FORMAT = Format(
     name="timm",
     architecture="vit",
     origin="timm's vit_*_patch16_*, the encoder alone",
+    licence="Apache-2.0; see the card of each weight file",
     rules=RULES,
     scope="backbone.",
 )

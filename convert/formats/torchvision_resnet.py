@@ -33,6 +33,7 @@ FORMAT = Format(
     name="torchvision",
     architecture="resnet",
     origin="torchvision ResNet-50 and -101, the encoder alone",
+    licence="BSD-3-Clause",
     rules=ENCODER,
     scope="backbone.",
 )

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.models import bisenetv2, ccnet, segformer, setr, vitseg
+from flaxseg.models.keys import params_keys
 
 Config = (
     bisenetv2.BiSeNetV2Config
@@ -110,7 +111,7 @@ def abstract_model(
 ) -> Model:
     """The network with shapes in place of arrays: costs no memory, whatever its size."""
     return nnx.eval_shape(
-        lambda: build(config, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(0))
+        lambda: build(config, dtype=dtype, param_dtype=param_dtype, rngs=params_keys(0))
     )
 
 

@@ -214,7 +214,7 @@ class Setup:
         )
 
     def _init(self) -> TrainState:
-        rngs = nnx.Rngs(self.config.seed)
+        rngs = models.params_keys(self.config.seed)
         model = models.build(self.model_config, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
         return init_state(model, self.tx)
 

@@ -1,0 +1,158 @@
+"""`python -m convert`: inspects, imports and exports checkpoints, and lists the known formats."""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convert.formats import FORMATS, TORCH_REF
+from convert.load import (
+    NATIVE,
+    check_values,
+    load,
+    read_native,
+    recognise_checkpoint,
+    save,
+)
+from convert.sources import Checkpoint, open_checkpoint
+from convert.verify import verify
+from flaxseg.errors import CheckpointError, FlaxsegError
+from flaxseg.model_dir import make_header, write_directory
+
+MEND = 2
+"""Exit code of errors that the user can mend."""
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, or 2 after one line on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (FlaxsegError, OSError) as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return MEND
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m convert", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    inspect = commands.add_parser("inspect", help="show what a checkpoint holds")
+    inspect.add_argument("file", help="file, folder or hf:owner/name[@revision]")
+    inspect.set_defaults(run=_inspect)
+
+    import_ = commands.add_parser("import", help="write a checkpoint as a model directory")
+    import_.add_argument("file", help="file, folder or hf:owner/name[@revision]")
+    import_.add_argument("out", type=Path, help="directory to write; must not exist")
+    import_.add_argument("--format", help="name of the layout; found out by default")
+    import_.add_argument("--model", help="name of the network; found out by default")
+    import_.add_argument("--num-classes", type=int, help="start classifiers for so many anew")
+    import_.add_argument(
+        "--inplace-abn", action="store_true", help="norms are InPlaceABN: scale by |weight| + 1e-5"
+    )
+    import_.add_argument("--allow-nonfinite", action="store_true", help="import NaN and Inf too")
+    import_.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights")
+    import_.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=importlib.util.find_spec("torch") is not None,
+        help="compare both frameworks on a random image first; needs torch",
+    )
+    import_.set_defaults(run=_import)
+
+    export = commands.add_parser("export", help="write a model directory in a published layout")
+    export.add_argument("directory", type=Path, help="what import or flaxseg.save wrote")
+    export.add_argument("file", type=Path, help="file to write; must not exist")
+    export.add_argument("--format", required=True, help="name of the layout, such as mmseg")
+    export.set_defaults(run=_export)
+
+    formats = commands.add_parser("formats", help="list the known layouts")
+    formats.set_defaults(run=_formats)
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    checkpoint = open_checkpoint(options.file)
+    for line in _contents(checkpoint):
+        print(line)
+    try:
+        print(f"recognised {recognise_checkpoint(checkpoint)}")
+    except CheckpointError as error:
+        print(f"not recognised: {error}")
+    try:
+        check_values(checkpoint.arrays)
+    except CheckpointError as error:
+        print(f"WARNING    {error}")
+
+
+def _contents(checkpoint: Checkpoint) -> list[str]:
+    """Wrappers, dtypes, and keys grouped by their first two parts."""
+    groups: dict[str, list[np.ndarray]] = {}
+    for key, array in checkpoint.arrays.items():
+        groups.setdefault(".".join(key.split(".")[:2]), []).append(array)
+    values = sum(array.size for array in checkpoint.arrays.values())
+    content = checkpoint.content
+    lines = [
+        f"source     {checkpoint.source}",
+        f"tensors    {len(checkpoint.arrays)}, {values:,} values, {', '.join(content.dtypes)}",
+        f"wrappers   {' > '.join(content.wrappers) or 'none'}",
+    ]
+    for group, arrays in groups.items():
+        shapes = ", ".join("x".join(map(str, a.shape)) or "()" for a in arrays[:3])
+        more = ", ..." if len(arrays) > 3 else ""
+        lines.append(f"  {group:40} {len(arrays):>4} tensors  {shapes}{more}")
+    return lines
+
+
+def _import(options: argparse.Namespace) -> None:
+    if options.out.exists():
+        raise CheckpointError(f"{options.out} exists: choose another directory or remove it")
+    arrays, report = read_native(
+        options.file,
+        format=options.format,
+        model=options.model,
+        num_classes=options.num_classes,
+        inplace_abn=options.inplace_abn,
+        allow_nonfinite=options.allow_nonfinite,
+    )
+    print(report)
+    if options.verify and not options.allow_nonfinite:
+        apart = verify(report.config, arrays)
+        print(f"verified   PyTorch and Flax differ by {apart:.1e} of the largest logit")
+    header = make_header(report.config, labels=report.labels, name=report.model_name)
+    write_directory(options.out, header, _cast(arrays, options.dtype))
+    print(f"wrote      {options.out}")
+
+
+def _cast(arrays: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    import ml_dtypes
+
+    target = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    return {key: array.astype(target, copy=False) for key, array in arrays.items()}
+
+
+def _export(options: argparse.Namespace) -> None:
+    if options.file.exists():
+        raise CheckpointError(f"{options.file} exists: choose another name or remove it")
+    loaded = load(options.directory, format=NATIVE)
+    save(loaded, options.file, format=options.format)
+    print(f"wrote      {options.file}: {options.format} {loaded.report.model_name}")
+
+
+def _formats(options: argparse.Namespace) -> None:
+    print(f"{NATIVE:14} {'all':10} config.json and model.safetensors of flaxseg.save")
+    for layout in (*FORMATS, *TORCH_REF):
+        print(f"{layout.name:14} {layout.architecture:10} {layout.origin}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

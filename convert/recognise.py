@@ -1,0 +1,138 @@
+"""Finds out what a checkpoint is from its keys and shapes alone."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from convert.changes import Shape
+from convert.formats import FORMATS, TORCH_REF, Format
+from convert.reveal import reveal
+from flaxseg import models
+from flaxseg.errors import CheckpointError, ConfigError
+
+NETWORKS = (*(format_ for format_ in FORMATS if format_.variants), *TORCH_REF)
+ENCODERS = tuple(format_ for format_ in FORMATS if not format_.variants)
+
+LEAST_SHARE = 0.5
+"""A file of which no format knows this share of the keys is none of the known ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognition:
+    """What a checkpoint is.
+
+    Attributes:
+        format: the layout of its keys.
+        config: the network's configuration.
+        model_name: the network's registry name.
+        alternatives: names of networks of another function that the same file would fit.
+    """
+
+    format: Format
+    config: models.Config
+    model_name: str
+    alternatives: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.format.name}: {self.model_name}, {self.config.num_classes} classes"
+
+
+class _Candidate(NamedTuple):
+    """A network in a format, and how far the file is from it."""
+
+    wrong: int
+    absent: int
+    format: Format
+    config: models.Config
+
+
+def identify(
+    shapes: Mapping[str, Shape], *, origin: str | None = None, model: str | None = None
+) -> Recognition:
+    """The format and the network that a state dict fits best.
+
+    Whether every key and shape fits is for `Format.import_state` to say, which names what does
+    not.
+
+    Args:
+        shapes: key -> shape of every tensor.
+        origin: name of the format, if it is known.
+        model: registry name of the network, if it is known.
+
+    Raises:
+        CheckpointError: no format knows half of the keys, the file holds an encoder alone, or it
+            fits several networks that only their user can tell apart.
+        ConfigError: no format or no network has that name.
+    """
+    formats = _likely(shapes, _named(origin, model))
+    candidates = sorted(
+        (c for format_, absent in formats for c in _candidates(format_, absent, shapes, model)),
+        key=lambda candidate: candidate[:2],
+    )
+    best = candidates[0]
+    equals = [c for c in candidates[1:] if c.wrong == best.wrong == 0]
+    others = tuple(f"{models.name_of(c.config)} ({c.format.name})" for c in equals)
+    if best.format.bare and equals:
+        names = (models.name_of(c.config) for c in (best, *equals))
+        raise CheckpointError(
+            f"the keys fit {', '.join(names)}, which differ in what no file tells, such as the "
+            "epsilon of their norms: say which one with --model"
+        )
+    return Recognition(best.format, best.config, models.name_of(best.config), others)
+
+
+def _named(origin: str | None, model: str | None) -> list[Format]:
+    """The formats of that origin that store that network, for the known parts of both."""
+    origins = sorted({format_.name for format_ in NETWORKS})
+    if origin is not None and origin not in origins:
+        raise ConfigError(f"no format is called {origin!r}, expected one of {', '.join(origins)}")
+    config = models.get_config(model) if model else None
+    found = [
+        format_
+        for format_ in NETWORKS
+        if origin in (None, format_.name) and (config is None or format_.stores(config))
+    ]
+    if not found:
+        raise ConfigError(f"no format {origin or ''} stores {model}: leave one of the two out")
+    return found
+
+
+def _likely(shapes: Mapping[str, Shape], formats: Iterable[Format]) -> list[tuple[Format, int]]:
+    """The formats that know most of the keys, with the number of their extras that are absent."""
+    shares = [(_share(format_, shapes), format_) for format_ in formats]
+    best = max(share for share, _ in shares)
+    encoders = [f for f in ENCODERS if _share(f, shapes) > best]
+    if encoders:
+        found = encoders[0]
+        raise CheckpointError(
+            f"it holds an encoder alone ({found.origin}), no whole network: fill that of a model "
+            f"with convert.load_format({found.name!r}, {found.architecture!r}).import_state"
+        )
+    if best < LEAST_SHARE:
+        listed = ", ".join(list(shapes)[:5])
+        raise CheckpointError(
+            f"none of the known formats (python -m convert formats) has these keys: {listed}, ..."
+        )
+    return [(f, len(f.names(shapes).absent)) for share, f in shares if share == best]
+
+
+def _share(format_: Format, shapes: Mapping[str, Shape]) -> float:
+    return 1 - len(format_.names(shapes).unknown) / len(shapes) if shapes else 0.0
+
+
+def _candidates(
+    format_: Format, absent: int, shapes: Mapping[str, Shape], model: str | None
+) -> list[_Candidate]:
+    """The format's networks, each once, in the sizes that the shapes tell."""
+    native = format_.names(shapes).native
+    variants = [v for v in format_.variants if model in (None, v)] or [model or ""]
+    configs = dict.fromkeys(reveal(models.get_config(name), native) for name in variants)
+    return [_Candidate(_wrong(format_, c, shapes), absent, format_, c) for c in configs]
+
+
+def _wrong(format_: Format, config: models.Config, shapes: Mapping[str, Shape]) -> int:
+    """How many tensors are missing, unexpected or misshapen."""
+    table = format_.table(models.abstract_model(config))
+    needed = {k: s for k, s in table.foreign_shapes.items() if k not in table.spares}
+    found = {k: tuple(s) for k, s in shapes.items() if k not in table.spares}
+    return sum(needed.get(key) != found.get(key) for key in needed.keys() | found.keys())

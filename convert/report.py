@@ -1,0 +1,84 @@
+"""What an import found, used and left out."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from flaxseg import models
+from flaxseg.labels import LabelSet
+
+SHOWN = 6
+"""Keys that are listed one by one; of more only the number is told."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What an import found, used and left out; `str` makes a short table.
+
+    Attributes:
+        source: where the checkpoint lies.
+        format: name of its layout.
+        origin: whose files these are.
+        model_name: registry name of the network.
+        config: its configuration.
+        labels: names and colours of its classes, numbered ones if the file has none.
+        used: how many of its tensors hold values that the network has now.
+        left_out: key -> why nothing is lost without it.
+        fresh: native keys that the file has not given and that start from random numbers.
+        notes: what was resized, derived or could not be told from the file.
+        licence: of the source, where known.
+        dtypes: of the floating-point tensors in the file.
+        spares: the tensors left out; `convert.save` writes them back.
+    """
+
+    source: str
+    format: str
+    origin: str
+    model_name: str
+    config: models.Config
+    labels: LabelSet
+    used: int
+    left_out: Mapping[str, str]
+    fresh: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    licence: str = ""
+    dtypes: tuple[str, ...] = ()
+    spares: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        rows = {
+            "source": self.source,
+            "format": f"{self.format}: {self.origin}",
+            "network": f"{self.model_name}, {self.config.num_classes} classes",
+            "classes": _classes(self.labels),
+            "tensors": f"{self.used} used, {len(self.left_out)} left out",
+            "stored as": ", ".join(self.dtypes),
+            "licence": self.licence,
+        }
+        lines = [f"{name:<10} {value}" for name, value in rows.items() if value]
+        lines += [f"left out   {line}" for line in _grouped(self.left_out)]
+        lines += [f"fresh      {line}" for line in _listed(self.fresh)]
+        lines += [f"note       {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _classes(labels: LabelSet) -> str:
+    names = ", ".join(labels.classes[:SHOWN])
+    return names + (", ..." if labels.num_classes > SHOWN else "")
+
+
+def _grouped(left_out: Mapping[str, str]) -> list[str]:
+    """One line for each reason."""
+    keys_by_reason: dict[str, list[str]] = {}
+    for key, reason in left_out.items():
+        keys_by_reason.setdefault(reason, []).append(key)
+    return [f"{_short(keys)}: {reason}" for reason, keys in keys_by_reason.items()]
+
+
+def _listed(keys: tuple[str, ...]) -> list[str]:
+    return [_short(list(keys))] if keys else []
+
+
+def _short(keys: list[str]) -> str:
+    return ", ".join(keys) if len(keys) <= SHOWN else f"{keys[0]} and {len(keys) - 1} more"

@@ -1,0 +1,151 @@
+"""Where a checkpoint lies: one file, several with an index, a Hugging Face folder or its hub."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.io import Content, read_content
+from flaxseg.errors import CheckpointError
+
+HUB = "hf:"
+"""In front of a repository's name on the Hugging Face hub: hf:owner/name[@revision]."""
+
+HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+HUB_PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+CONFIG_FILE = "config.json"
+INDEX_SUFFIX = ".index.json"
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Of a Hugging Face folder, the best first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What was found at a place.
+
+    Attributes:
+        source: the place, as the user named it.
+        content: tensors and what was noted beside them.
+        config: the `config.json` of a Hugging Face folder; empty if there is none.
+    """
+
+    source: str
+    content: Content
+    config: dict[str, Any]
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The state dict, in the file's order."""
+        return self.content.arrays
+
+
+def open_checkpoint(source: str | os.PathLike) -> Checkpoint:
+    """Reads a checkpoint from wherever it lies.
+
+    Args:
+        source: a file that `convert.read` takes, an index of several files (`*.index.json`), a
+            Hugging Face folder, or "hf:owner/name[@revision]" for a repository of the hub, which
+            comes from the local cache where it is there already.
+
+    Raises:
+        CheckpointError: nothing is there, or it cannot be read.
+    """
+    name = os.fspath(source)
+    path = _download(name) if name.startswith(HUB) else Path(name)
+    if not path.is_dir():
+        config_file = path.with_name(CONFIG_FILE)
+        config = _read_config(config_file) if _is_hugging_face(path) else {}
+        return Checkpoint(name, _read_file(path), config)
+    for candidate in FOLDER_FILES:
+        if (path / candidate).is_file():
+            return Checkpoint(name, _read_file(path / candidate), _read_config(path / CONFIG_FILE))
+    raise CheckpointError(
+        f"{name} is a folder without weights: expected one of {', '.join(FOLDER_FILES)} in it"
+    )
+
+
+def _is_hugging_face(path: Path) -> bool:
+    """A config.json beside a file of another name may belong to anything."""
+    return path.name in FOLDER_FILES
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    values = _read_json(path)
+    return values if isinstance(values, dict) else {}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): fetch it again") from None
+
+
+def _read_file(path: Path) -> Content:
+    if not path.name.endswith(INDEX_SUFFIX):
+        return read_content(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist or is no file")
+    index = _read_json(path)
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
+        raise CheckpointError(f"{path} has no entry 'weight_map' that names a file for each key")
+    return _join_shards(path, shards)
+
+
+def _join_shards(index: Path, shards: dict[str, str]) -> Content:
+    """The tensors of all files, each from the file that the index names for it."""
+    outside = [name for name in shards.values() if Path(name).name != name]
+    if outside:
+        raise CheckpointError(f"{index} names {outside[0]}, which is no file beside it")
+    contents = {name: read_content(index.parent / name) for name in dict.fromkeys(shards.values())}
+    missing = [key for key, name in shards.items() if key not in contents[name].arrays]
+    if missing:
+        listed = ", ".join(f"{key} ({shards[key]})" for key in missing[:5])
+        raise CheckpointError(f"{index} names {len(missing)} tensors that are not there: {listed}")
+    arrays = {key: contents[name].arrays[key] for key, name in shards.items()}
+    dtypes = dict.fromkeys(name for content in contents.values() for name in content.dtypes)
+    return Content(arrays, {}, tuple(dtypes), ())
+
+
+def _download(source: str) -> Path:
+    """The folder of a repository in the hub's local cache."""
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
+    except ModuleNotFoundError as error:
+        raise CheckpointError(
+            f"{source} needs huggingface_hub: pip install 'flaxseg[hub]'"
+        ) from error
+    repository, _, revision = source.removeprefix(HUB).partition("@")
+    options: dict[str, Any] = {"revision": revision or None}
+    try:
+        folder = Path(
+            huggingface_hub.snapshot_download(repository, allow_patterns=list(HUB_FILES), **options)
+        )
+        if not any(folder.glob("*.safetensors")):
+            patterns = [*HUB_PICKLES, CONFIG_FILE]
+            folder = Path(
+                huggingface_hub.snapshot_download(repository, allow_patterns=patterns, **options)
+            )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{source} cannot be fetched ({reason}): check the name, the network, and `hf auth "
+            "login` where the repository is private"
+        ) from None
+    return folder
