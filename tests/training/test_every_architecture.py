@@ -15,6 +15,13 @@ pytestmark = pytest.mark.usefixtures("compiled_once")
 SIZES = {"bisenetv2": (64, 64), "segformer_b0": (48, 40), "setr_pup": (37, 50), "vitseg": (32, 48)}
 """Networks of the architectures that the other tests do not train; odd sizes where they fit."""
 
+SHALLOW = {
+    "backbone.depths": (1, 1, 1, 1),
+    "backbone.detail_layers": (1, 1, 1),
+    "backbone.semantic_layers": (1, 1, 1),
+}
+"""Compiling takes most of the time here, and layers that repeat add nothing."""
+
 
 @pytest.fixture(params=SIZES)
 def config(request, tmp_path):
@@ -23,6 +30,7 @@ def config(request, tmp_path):
     overrides.pop("num_classes")
     for field in ("image_size", "backbone.image_size"):
         overrides.pop(field, None)
+    overrides |= {field: depths for field, depths in SHALLOW.items() if field in overrides}
     return make_config(
         name,
         override=tuple(f"{key}={_text(value)}" for key, value in overrides.items()),
