@@ -1,6 +1,6 @@
 """Trains every network for a moment on drawn shapes, narrow, stopped half-way and resumed.
 
-    python benchmarks/short_runs.py [PATTERN] [--steps 300] [--out runs/short]
+    python benchmarks/short_runs.py [PATTERN] [--steps 200] [--out runs/short]
 
 Each run is `train.py` twice with the same flags, the first time with `--max-steps`. A line of
 Markdown says whether the second took over where the first stopped, how the loss fell, and the
@@ -58,7 +58,7 @@ def flags(name: str) -> list[str]:
 def train(name: str, steps: int, workdir: Path) -> str:
     """Trains, stops, resumes, and returns the table's line."""
     command = [sys.executable, str(TRAIN), "--model", name, "--workdir", str(workdir)]
-    command += ["--steps", str(steps), "--log-every", "1", "--limit", "400", "--eval-every", "100"]
+    command += ["--steps", str(steps), "--log-every", "1", "--limit", "200", "--eval-every", "100"]
     command += flags(name)
     env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled")}
     for more in (["--max-steps", str(steps // 2)], []):
@@ -86,7 +86,7 @@ def main():
     """Prints the table."""
     parser = argparse.ArgumentParser(description="a short training of every network")
     parser.add_argument("pattern", nargs="?", default="*", help="names, such as 'segformer*'")
-    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of a run")
+    parser.add_argument("--steps", type=int, default=200, help="optimiser steps of a run")
     parser.add_argument("--out", type=Path, default=Path("runs/short"), help="folder of the runs")
     options = parser.parse_args()
     print("| name | resumed | loss of the first tenth | of the last | mIoU | pixel accuracy |")
