@@ -19,11 +19,9 @@ from convert.load import (
 )
 from convert.sources import Checkpoint, open_checkpoint
 from convert.verify import verify
-from flaxseg.errors import CheckpointError, FlaxsegError
+from flaxseg.cli import guarded
+from flaxseg.errors import CheckpointError
 from flaxseg.model_dir import make_header, write_directory
-
-MEND = 2
-"""Exit code of errors that the user can mend."""
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -31,15 +29,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, or 2 after one line on standard error."""
     options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except (FlaxsegError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return MEND
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return guarded(lambda: options.run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

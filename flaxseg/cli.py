@@ -35,13 +35,22 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
         The exit code: 0, or 2 after one line on standard error.
     """
     args = sys.argv[1:] if args is None else list(args)
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if args else MEND
+    return guarded(lambda: _run(args, prog))
+
+
+def _run(args: list[str], prog: str | None) -> None:
+    if args[0] not in COMMANDS:
+        raise ConfigError(f"unknown command {args[0]!r}: use one of {', '.join(COMMANDS)}")
+    COMMANDS[args[0]](args[1:], prog or f"flaxseg {args[0]}")
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Runs a command and returns its exit code: 0, or 2 after one line on standard error."""
     try:
-        if not args or args[0] in ("-h", "--help"):
-            print(_usage())
-            return 0 if args else MEND
-        if args[0] not in COMMANDS:
-            raise ConfigError(f"unknown command {args[0]!r}: use one of {', '.join(COMMANDS)}")
-        COMMANDS[args[0]](args[1:], prog or f"flaxseg {args[0]}")
+        command()
     except (FlaxsegError, OSError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return MEND
