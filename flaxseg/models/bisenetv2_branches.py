@@ -173,7 +173,7 @@ class GatherExpand(nnx.Module):
         )
         self.project = ConvBN(inner, out_channels, 1, activation="none", **kwargs)
         if config.zero_init_residual:
-            self.project.bn.weight[...] = jnp.zeros_like(self.project.bn.weight[...])
+            self.project.bn.weight.set_value(jnp.zeros_like(self.project.bn.weight[...]))
         self.shortcut = nnx.data(
             Shortcut(config, in_channels, out_channels, **kwargs) if stride == 2 else None
         )

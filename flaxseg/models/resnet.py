@@ -104,7 +104,7 @@ class Bottleneck(nnx.Module):
         self.conv3 = _conv(width, out_channels, 1, **kwargs)
         self.bn3 = _norm(out_channels, **kwargs)
         if zero_init_residual:
-            self.bn3.weight[...] = jnp.zeros_like(self.bn3.weight[...])
+            self.bn3.weight.set_value(jnp.zeros_like(self.bn3.weight[...]))
         self.downsample = nnx.data(
             Downsample(in_channels, out_channels, stride, **kwargs) if downsample else None
         )

@@ -70,7 +70,9 @@ class BatchNorm(nnx.Module):
 
     def _update(self, running: nnx.BatchStat, value: jax.Array):
         value = lax.stop_gradient(value).astype(running.dtype)
-        running[...] = (1 - self.momentum) * running[...] + self.momentum * value
+        # `running[...] = ...` would ask a traced array for its sharding, which looks through all
+        # that was traced before: seconds for a deep network.
+        running.set_value((1 - self.momentum) * running[...] + self.momentum * value)
 
 
 class LayerNorm(nnx.Module):
