@@ -15,3 +15,10 @@ def x64():
     """Runs a test with float64 available."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_go():
+    """Frees what a module has compiled: all of them together would fill gigabytes."""
+    yield
+    jax.clear_caches()

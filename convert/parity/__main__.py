@@ -40,15 +40,19 @@ LEGEND = "\n".join(
 )
 
 
-def twin_rows(name: str) -> list[Row]:
-    """Every figure of a network: small at two sizes and, if it is to be, whole in float32."""
+def twin_rows(name: str, full: bool = False) -> list[Row]:
+    """Every figure of a network: small at two sizes and, if it is to be, whole in float32.
+
+    Training in float32, which takes most of the time, is measured at the first size, and only if
+    the network is `distinct` or `full` is asked for.
+    """
     comparison = COMPARISONS[name]
     rows = []
     for size in comparison.sizes:
         config = small_config(name).with_image_size(size)
         case = make_case(config, size, seed=SEED, batch=comparison.batch)
-        first = size == comparison.sizes[0]
-        rows.append(Row(name, size, list(measure(case, float32_training=first))))
+        trains = size == comparison.sizes[0] and (comparison.distinct or full)
+        rows.append(Row(name, size, list(measure(case, float32_training=trains))))
     if comparison.published:
         case = make_case(get_config(name), comparison.published, batches=1, batch=1)
         figure = eval_figure(case.flax("float32"), case)
@@ -56,10 +60,12 @@ def twin_rows(name: str) -> list[Row]:
     return rows
 
 
-def rows(names: Iterable[str], jobs: int) -> Iterator[Row]:
+def rows(names: Iterable[str], jobs: int, full: bool = False) -> Iterator[Row]:
     """All rows of the networks, then those of the published ones whose numbers are at hand."""
     names = list(names)
-    tasks: list[Callable[[], list[Row]]] = [functools.partial(twin_rows, name) for name in names]
+    tasks: list[Callable[[], list[Row]]] = [
+        functools.partial(twin_rows, name, full) for name in names
+    ]
     if goldens.GOLDENS.is_dir():
         tasks += [
             functools.partial(goldens.rows, case)
@@ -125,6 +131,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m convert.parity", description=__doc__)
     parser.add_argument("pattern", nargs="?", default="*", help="names of networks: 'segformer*'")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="train in float32 too those networks that differ from another in sizes alone",
+    )
     return parser.parse_args(arguments)
 
 
@@ -137,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not names:
         console.print(f"no network is called {options.pattern}: {', '.join(list_models())}")
         return 2
-    failed = report(rows(names, options.jobs), console)
+    failed = report(rows(names, options.jobs, options.full), console)
     console.print(LEGEND)
     if not goldens.GOLDENS.is_dir():
         console.print(

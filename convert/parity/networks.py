@@ -16,7 +16,7 @@ class Comparison(NamedTuple):
         batch: images of a batch; more than 2 where a BatchNorm sees one value for each of them.
         published: the size at which the whole network is compared in float32; None: not at all.
         distinct: False where it differs from another in widths, depths and epsilons alone: the test
-            suite leaves these to the command.
+            suite leaves these to the command, and the command trains them in float32 on request.
     """
 
     overrides: dict[str, Any]

@@ -181,7 +181,7 @@ def stub_rows(monkeypatch, *passed: bool):
     names = list(COMPARISONS)[: len(passed)]
     values = dict(zip(names, passed, strict=True))
 
-    def twin_rows(name: str) -> list[figures.Row]:
+    def twin_rows(name: str, full: bool) -> list[figures.Row]:
         value = 1e-12 if values[name] else 1e-3
         return [figures.Row(name, SIZE, [figures.Figure("eval", "float64", value, 1e-10)])]
 
