@@ -1,6 +1,6 @@
 """Trains every network for a moment on drawn shapes, narrow, stopped half-way and resumed.
 
-    python benchmarks/short_runs.py [PATTERN] [--steps 200] [--out runs/short]
+    python benchmarks/short_runs.py [PATTERN] [--steps 150] [--out runs/short]
 
 Each run is `train.py` twice with the same flags, the first time with `--max-steps`. A line of
 Markdown says whether the second took over where the first stopped, how the loss fell, and the
@@ -21,7 +21,8 @@ from flaxseg import models
 TRAIN = Path(__file__).parents[1] / "train.py"
 
 _TRANSFORMER = "--lr 1e-3"
-_RESNET = "backbone.width=16 channels=64"
+_RESNET = "backbone.width=16 backbone.blocks=1,1,2,1 channels=64"
+_MIT = "backbone.widths=16,32,40,64 backbone.depths=1,1,1,1"
 _VIT = "backbone.patch_size=8 backbone.width=64 backbone.depth=4 backbone.mlp_dim=128"
 _HEADS = "backbone.num_heads=4 backbone.head_dim=16 backbone.out_indices=0,1,2,3"
 _SETR = f"{_VIT} {_HEADS} channels=32 level_channels=16"
@@ -31,7 +32,7 @@ _SEMANTIC = "backbone.semantic_channels=8,16,24,32 backbone.semantic_layers=1,1,
 NARROW = {
     "bisenetv2": f"--override {_DETAIL} {_SEMANTIC} head_channels=64 aux_channels=8,16,24,32",
     "ccnet": f"--override {_RESNET}",
-    "segformer": f"{_TRANSFORMER} --override backbone.widths=16,32,40,64 channels=64",
+    "segformer": f"{_TRANSFORMER} --override {_MIT} channels=64",
     "setr": f"{_TRANSFORMER} --override {_SETR}",
     "vitseg": f"{_TRANSFORMER} --override patch_size=8 width=64 depth=4 mlp_dim=128",
 }
@@ -40,10 +41,10 @@ NARROW = {
 FURTHER = {
     "ccnet_r": "aux_channels=32",
     "ccnet_r101": "backbone.blocks=1,1,4,1",
-    "segformer_b2": "backbone.depths=1,2,2,1",
-    "segformer_b3": "backbone.depths=1,2,4,1",
-    "segformer_b4": "backbone.depths=1,2,5,1",
-    "segformer_b5": "backbone.depths=1,2,6,1",
+    "segformer_b2": "backbone.depths=1,1,2,1",
+    "segformer_b3": "backbone.depths=1,1,3,1",
+    "segformer_b4": "backbone.depths=1,2,3,1",
+    "segformer_b5": "backbone.depths=1,1,4,1",
 }
 """More of them by the beginning of the name."""
 
@@ -86,7 +87,7 @@ def main():
     """Prints the table."""
     parser = argparse.ArgumentParser(description="a short training of every network")
     parser.add_argument("pattern", nargs="?", default="*", help="names, such as 'segformer*'")
-    parser.add_argument("--steps", type=int, default=200, help="optimiser steps of a run")
+    parser.add_argument("--steps", type=int, default=150, help="optimiser steps of a run")
     parser.add_argument("--out", type=Path, default=Path("runs/short"), help="folder of the runs")
     options = parser.parse_args()
     print("| name | resumed | loss of the first tenth | of the last | mIoU | pixel accuracy |")
