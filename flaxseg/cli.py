@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,6 +52,10 @@ def guarded(command: Callable[[], None]) -> int:
     """Runs a command and returns its exit code: 0, or 2 after one line on standard error."""
     try:
         command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads the output, such as `head`, has seen enough; nothing is to be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (FlaxsegError, OSError) as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return MEND
