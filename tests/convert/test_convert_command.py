@@ -155,6 +155,20 @@ def test_smaller_numbers(model, file, tmp_path, dtype):
         np.testing.assert_array_equal(loaded[key], expected.numpy(), err_msg=key)
 
 
+def test_a_reader_that_has_seen_enough():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "convert", "formats"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(convert.__file__).parents[1],
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
 SERVER = """
 import http.server, json, pathlib, sys
 
