@@ -9,7 +9,7 @@ from flaxseg.errors import CheckpointError, ConfigError
 PUBLISHED = {
     "coincheung_bisenetv2": ("coincheung", "bisenetv2_coincheung", 19),
     "fudan_setr_naive_512": ("original", "setr_naive_original", 150),
-    "fudan_setr_pup": ("original", "setr_pup_original", 150),
+    "fudan_setr_pup_512": ("original", "setr_pup_original", 150),
     "hf5_segformer_b0": ("huggingface5", "segformer_b0_hf", 150),
     "hf_segformer_b0": ("huggingface", "segformer_b0_hf", 150),
     "hf_segformer_b3": ("huggingface", "segformer_b3_hf", 150),
