@@ -192,6 +192,7 @@ def _refuse_bombs(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
+    # A damaged directory of entries makes zipfile raise any of these.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path} is damaged or no torch file ({error})") from error
     if unpacked > 2 * path.stat().st_size:

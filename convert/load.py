@@ -90,7 +90,7 @@ def load(
         CheckpointError: what is missing, broken, ambiguous or does not fit, by file and key.
         ConfigError: an unknown format or network.
     """
-    if is_model_directory(path) and format in (None, NATIVE):
+    if format == NATIVE or (format is None and is_model_directory(path)):
         return _load_directory(path, model, num_classes)
     arrays, report = read_native(
         path,
@@ -203,8 +203,8 @@ def _load_directory(path: str | os.PathLike, model: str | None, num_classes: int
         raise ConfigError(f"{path} holds {name}, not {model}: leave the network's name out")
     if num_classes not in (None, config.num_classes):
         raise ConfigError(
-            f"{path} has {config.num_classes} classes, not {num_classes}: train.py --init starts "
-            "another classifier"
+            f"{path} has {config.num_classes} classes, not {num_classes}: convert the file that it "
+            "was made from once more, with another number of classes"
         )
     used = len(native.leaves(loaded.model))
     report = Report(os.fspath(path), NATIVE, "flaxseg.save", name, config, loaded.labels, used, {})

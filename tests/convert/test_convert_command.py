@@ -93,6 +93,12 @@ def check_refused(capsys, out: Path, *arguments, match: str):
     assert not out.exists() and "Traceback" not in error
 
 
+def test_what_cannot_be_exported(file, tmp_path, capsys):
+    out = tmp_path / "back.pth"
+    arguments = ("export", tmp_path, out, "--format", "mmseg")
+    check_refused(capsys, out, *arguments, match="is no model directory: it has no config.json")
+
+
 def test_nothing_is_overwritten(model, file, tmp_path, capsys):
     flaxseg.save(model, tmp_path / "out")
     before = (tmp_path / "out" / "config.json").read_bytes()
