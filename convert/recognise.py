@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from convert.changes import Shape
 from convert.formats import FORMATS, TORCH_REF, Format
+from convert.formats.format import Names
 from convert.reveal import reveal
 from flaxseg import models
 from flaxseg.errors import CheckpointError, ConfigError
@@ -64,9 +65,9 @@ def identify(
             fits several networks that only their user can tell apart.
         ConfigError: no format or no network has that name.
     """
-    formats = _likely(shapes, _named(origin, model))
+    likely = _likely(shapes, _named(origin, model))
     candidates = sorted(
-        (c for format_, absent in formats for c in _candidates(format_, absent, shapes, model)),
+        (c for format_, names in likely for c in _candidates(format_, names, shapes, model)),
         key=lambda candidate: candidate[:2],
     )
     best = candidates[0]
@@ -97,11 +98,11 @@ def _named(origin: str | None, model: str | None) -> list[Format]:
     return found
 
 
-def _likely(shapes: Mapping[str, Shape], formats: Iterable[Format]) -> list[tuple[Format, int]]:
-    """The formats that know most of the keys, with the number of their extras that are absent."""
-    shares = [(_share(format_, shapes), format_) for format_ in formats]
-    best = max(share for share, _ in shares)
-    encoders = [f for f in ENCODERS if _share(f, shapes) > best]
+def _likely(shapes: Mapping[str, Shape], formats: Iterable[Format]) -> list[tuple[Format, Names]]:
+    """The formats that know most of the keys, with their reading of them."""
+    readings = [(format_, format_.names(shapes)) for format_ in formats]
+    best = max(_share(names, shapes) for _, names in readings)
+    encoders = [f for f in ENCODERS if _share(f.names(shapes), shapes) > best]
     if encoders:
         found = encoders[0]
         raise CheckpointError(
@@ -113,20 +114,21 @@ def _likely(shapes: Mapping[str, Shape], formats: Iterable[Format]) -> list[tupl
         raise CheckpointError(
             f"none of the known formats (python -m convert formats) has these keys: {listed}, ..."
         )
-    return [(f, len(f.names(shapes).absent)) for share, f in shares if share == best]
+    return [(format_, names) for format_, names in readings if _share(names, shapes) == best]
 
 
-def _share(format_: Format, shapes: Mapping[str, Shape]) -> float:
-    return 1 - len(format_.names(shapes).unknown) / len(shapes) if shapes else 0.0
+def _share(names: Names, shapes: Mapping[str, Shape]) -> float:
+    """The part of the keys that a format knows, 0 to 1."""
+    return 1 - len(names.unknown) / len(shapes) if shapes else 0.0
 
 
 def _candidates(
-    format_: Format, absent: int, shapes: Mapping[str, Shape], model: str | None
+    format_: Format, names: Names, shapes: Mapping[str, Shape], model: str | None
 ) -> list[_Candidate]:
     """The format's networks, each once, in the sizes that the shapes tell."""
-    native = format_.names(shapes).native
     variants = [v for v in format_.variants if model in (None, v)] or [model or ""]
-    configs = dict.fromkeys(reveal(models.get_config(name), native) for name in variants)
+    configs = dict.fromkeys(reveal(models.get_config(name), names.native) for name in variants)
+    absent = len(names.absent)
     return [_Candidate(_wrong(format_, c, shapes), absent, format_, c) for c in configs]
 
 
