@@ -21,3 +21,4 @@ from convert.load import recognise as recognise
 from convert.load import save as save
 from convert.recognise import Recognition as Recognition
 from convert.report import Report as Report
+from convert.start import start_from as start_from

@@ -62,9 +62,16 @@ def recognise(path: str | os.PathLike) -> Recognition:
     return recognise_checkpoint(open_checkpoint(path))
 
 
-def recognise_checkpoint(checkpoint: Checkpoint) -> Recognition:
-    """Like `recognise`, of a checkpoint that is read already."""
-    return _in_file(checkpoint, identify(_shapes(checkpoint.arrays)))
+def recognise_checkpoint(
+    checkpoint: Checkpoint, *, like: models.Config | None = None
+) -> Recognition:
+    """Like `recognise`, of a checkpoint that is read already.
+
+    Args:
+        checkpoint: what to recognise.
+        like: the network to choose where the file fits several.
+    """
+    return _in_file(checkpoint, identify(shapes_of(checkpoint.arrays), like=like))
 
 
 def load(
@@ -116,11 +123,11 @@ def read_native(
     """Like `load`, without building the network: arrays that the file gives are not copied."""
     checkpoint = open_checkpoint(path)
     try:
-        found = identify(_shapes(checkpoint.arrays), origin=format, model=model)
+        found = identify(shapes_of(checkpoint.arrays), origin=format, model=model)
         found = _in_file(checkpoint, found)
         check_values(checkpoint.arrays, allow_nonfinite)
         foreign = plain_weights(checkpoint.arrays) if inplace_abn else checkpoint.arrays
-        arrays, report = _translate(checkpoint, found, foreign)
+        arrays, report = translate(checkpoint, found, foreign)
         if inplace_abn:
             note = "norms scale by |weight| + 1e-5 of the file (InPlaceABN)"
             report = dataclasses.replace(report, notes=(*report.notes, note))
@@ -211,7 +218,8 @@ def _load_directory(path: str | os.PathLike, model: str | None, num_classes: int
     return Loaded(loaded.model, report)
 
 
-def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+def shapes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Key -> shape."""
     return {key: tuple(array.shape) for key, array in arrays.items()}
 
 
@@ -227,9 +235,22 @@ def _in_file(checkpoint: Checkpoint, found: Recognition) -> Recognition:
     return dataclasses.replace(found, config=config, model_name=models.name_of(config))
 
 
-def _translate(
-    checkpoint: Checkpoint, found: Recognition, foreign: Mapping[str, np.ndarray]
+def translate(
+    checkpoint: Checkpoint,
+    found: Recognition,
+    foreign: Mapping[str, np.ndarray] | None = None,
 ) -> Native:
+    """A recognised checkpoint's tensors under native keys.
+
+    Args:
+        checkpoint: what was read.
+        found: what it is.
+        foreign: its tensors, if they are no longer those of the file.
+
+    Raises:
+        CheckpointError: keys, shapes or dtypes that do not fit, all of them named.
+    """
+    foreign = checkpoint.arrays if foreign is None else foreign
     layout = found.format
     table = layout.table(models.abstract_model(found.config))
     arrays = layout.to_native(table, foreign)

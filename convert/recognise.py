@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from convert.changes import Shape
 from convert.formats import FORMATS, TORCH_REF, Format
-from convert.formats.format import Names
+from convert.formats.format import Names, differing_fields
 from convert.reveal import reveal
 from flaxseg import models
 from flaxseg.errors import CheckpointError, ConfigError
@@ -48,7 +48,11 @@ class _Candidate(NamedTuple):
 
 
 def identify(
-    shapes: Mapping[str, Shape], *, origin: str | None = None, model: str | None = None
+    shapes: Mapping[str, Shape],
+    *,
+    origin: str | None = None,
+    model: str | None = None,
+    like: models.Config | None = None,
 ) -> Recognition:
     """The format and the network that a state dict fits best.
 
@@ -59,6 +63,7 @@ def identify(
         shapes: key -> shape of every tensor.
         origin: name of the format, if it is known.
         model: registry name of the network, if it is known.
+        like: the network to choose where the file fits several.
 
     Raises:
         CheckpointError: no format knows half of the keys, the file holds an encoder alone, or it
@@ -70,8 +75,10 @@ def identify(
         (c for format_, names in likely for c in _candidates(format_, names, shapes, model)),
         key=lambda candidate: candidate[:2],
     )
-    best = candidates[0]
-    equals = [c for c in candidates[1:] if c.wrong == best.wrong == 0]
+    fitting = [c for c in candidates if c.wrong == 0] or candidates[:1]
+    alike = [c for c in fitting if like and not differing_fields(c.config, like, c.format.free)]
+    best = (alike or fitting)[0]
+    equals = [] if alike else fitting[1:]
     others = tuple(f"{models.name_of(c.config)} ({c.format.name})" for c in equals)
     if best.format.bare and equals:
         names = (models.name_of(c.config) for c in (best, *equals))
@@ -102,12 +109,10 @@ def _likely(shapes: Mapping[str, Shape], formats: Iterable[Format]) -> list[tupl
     """The formats that know most of the keys, with their reading of them."""
     readings = [(format_, format_.names(shapes)) for format_ in formats]
     best = max(_share(names, shapes) for _, names in readings)
-    encoders = [f for f in ENCODERS if _share(f.names(shapes), shapes) > best]
-    if encoders:
-        found = encoders[0]
+    if alone := encoders(shapes, best):
         raise CheckpointError(
-            f"it holds an encoder alone ({found.origin}), no whole network: fill that of a model "
-            f"with convert.load_format({found.name!r}, {found.architecture!r}).import_state"
+            f"it holds an encoder alone ({alone[0].origin}), no whole network: start a training "
+            "from it with train.py --init"
         )
     if best < LEAST_SHARE:
         listed = ", ".join(list(shapes)[:5])
@@ -115,6 +120,21 @@ def _likely(shapes: Mapping[str, Shape], formats: Iterable[Format]) -> list[tupl
             f"none of the known formats (python -m convert formats) has these keys: {listed}, ..."
         )
     return [(format_, names) for format_, names in readings if _share(names, shapes) == best]
+
+
+def encoders(shapes: Mapping[str, Shape], known: float | None = None) -> list[Format]:
+    """The formats of encoders that know more of the keys than those of whole networks.
+
+    Args:
+        shapes: key -> shape of every tensor.
+        known: the part of the keys that the latter know, 0 to 1; found out if None.
+    """
+    if known is None:
+        known = max(_share(f.names(shapes), shapes) for f in NETWORKS)
+    shares = [_share(f.names(shapes), shapes) for f in ENCODERS]
+    best = max(shares)
+    better = best > known and best >= LEAST_SHARE
+    return [f for f, share in zip(ENCODERS, shares, strict=True) if better and share == best]
 
 
 def _share(names: Names, shapes: Mapping[str, Shape]) -> float:

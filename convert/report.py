@@ -1,7 +1,7 @@
 """What an import found, used and left out."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -73,12 +73,13 @@ def _grouped(left_out: Mapping[str, str]) -> list[str]:
     keys_by_reason: dict[str, list[str]] = {}
     for key, reason in left_out.items():
         keys_by_reason.setdefault(reason, []).append(key)
-    return [f"{_short(keys)}: {reason}" for reason, keys in keys_by_reason.items()]
+    return [f"{short_list(keys)}: {reason}" for reason, keys in keys_by_reason.items()]
 
 
 def _listed(keys: tuple[str, ...]) -> list[str]:
-    return [_short(list(keys))] if keys else []
+    return [short_list(keys)] if keys else []
 
 
-def _short(keys: list[str]) -> str:
+def short_list(keys: Sequence[str]) -> str:
+    """The keys, or the first one and how many more."""
     return ", ".join(keys) if len(keys) <= SHOWN else f"{keys[0]} and {len(keys) - 1} more"

@@ -122,7 +122,9 @@ def _vitseg_patch(variant: models.ViTSegConfig, shapes: Shapes) -> int:
 
 
 def _vitseg_image(variant: models.ViTSegConfig, shapes: Shapes) -> tuple[int, int]:
-    tokens = shapes["pos_embed"][-2]
+    table = shapes["pos_embed"]
+    # With an axis for the batch, as timm's, it has a row for the class token too.
+    tokens = table[-2] - (len(table) == 3)
     return _square(tokens, _vitseg_patch(variant, shapes), variant.image_size)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import os
 import sys
@@ -69,7 +70,10 @@ def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     """Train a network; the same work directory again resumes."""
     from flaxseg.training import fit
 
-    fit(parse_train_config(args, prog))
+    config = parse_train_config(args, prog)
+    # By name: nothing below this command knows the converters, which know all of flaxseg.
+    reader = importlib.import_module("convert").start_from if config.init else None
+    fit(config, reader=reader)
 
 
 def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "TrainConfig":

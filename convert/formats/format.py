@@ -55,11 +55,12 @@ class Format:
         variants: registry names of the networks it stores; empty if it holds a part of many.
         free: dotted configuration fields in which a network may differ from the variants, since
             shapes reveal them or a trained network's output does not depend on them.
-        scope: the native keys it covers start with this.
+        scope: the native keys it covers start with this, or with one of these.
         counters: it stores `num_batches_tracked` beside every running variance.
         wrapper: the entry of the file under which the peer keeps the state dict, None if bare.
         licence: of the peer's code and weights.
         bare: any network of the architecture has these keys, so that they tell no variant.
+        head_dim: channels of an attention head, where an encoder's shapes do not tell it.
     """
 
     name: str
@@ -68,11 +69,12 @@ class Format:
     rules: tuple[Rule | Extra, ...]
     variants: tuple[str, ...] = ()
     free: frozenset[str] = frozenset()
-    scope: str = ""
+    scope: str | tuple[str, ...] = ""
     counters: bool = True
     wrapper: str | None = None
     licence: str = ""
     bare: bool = False
+    head_dim: int | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.architecture}"
@@ -131,6 +133,8 @@ class Format:
         """
         self._check_function(model.config)
         leaves = {k: shape for k, shape in _side(model).leaves(model).items() if self.covers(k)}
+        if not leaves:
+            raise CheckpointError(f"format {self} stores no part of this network")
         return build_table(self.rules, leaves, counters=self.counters)
 
     def names(self, shapes: Mapping[str, Shape]) -> Names:
@@ -172,14 +176,22 @@ class Format:
 
     def _differences(self, config: Any) -> dict[str, list[tuple[str, Any, Any]]]:
         """Variant -> the fields in which the configuration has another function."""
-        ours = _fields(config)
-        differences = {}
-        for variant in self.variants:
-            theirs = _fields(get_config(variant))
-            names = sorted((ours.keys() | theirs.keys()) - self.free)
-            values = [(name, ours.get(name), theirs.get(name)) for name in names]
-            differences[variant] = [v for v in values if v[1] != v[2]]
-        return differences
+        return {v: differing_fields(config, get_config(v), self.free) for v in self.variants}
+
+
+def differing_fields(
+    ours: Any, theirs: Any, free: frozenset[str] = frozenset()
+) -> list[tuple[str, Any, Any]]:
+    """Dotted name, our and their value of every field in which two configurations differ.
+
+    Args:
+        ours: a configuration.
+        theirs: another.
+        free: dotted names of fields that may differ.
+    """
+    a, b = _fields(ours), _fields(theirs)
+    names = sorted((a.keys() | b.keys()) - free)
+    return [(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)]
 
 
 def _side(model: Any) -> ModuleType:

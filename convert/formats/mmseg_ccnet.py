@@ -3,13 +3,11 @@
 from convert.changes import SCALAR
 from convert.formats.ccnet import FREE_FIELDS
 from convert.formats.format import Format
-from convert.formats.torchvision_resnet import STAGES
+from convert.formats.mmseg_resnet import ENCODER
 from convert.rules import rename, under
 
 RULES = (
-    rename("backbone.stem.{i}.conv.weight", "backbone.stem.{3*i}.weight"),
-    rename("backbone.stem.{i}.bn.*", "backbone.stem.{3*i+1}.*"),
-    *under("backbone.", STAGES),
+    *under("backbone.", ENCODER),
     rename("head.classifier.*", "decode_head.conv_seg.*"),
     rename("head.conv_in.conv.weight", "decode_head.convs.0.conv.weight"),
     rename("head.conv_in.bn.*", "decode_head.convs.0.bn.*"),

@@ -10,14 +10,10 @@ from convert.changes import Shape
 from convert.formats.format import Format
 from convert.rules import Extra, Rule, rename, where
 
-BLOCKS = (
-    rename("backbone.blocks.{b}.norm1.*", "blocks.{b}.norm1.*"),
-    rename("backbone.blocks.{b}.attn.qkv.*", "blocks.{b}.attn.qkv.*"),
-    rename("backbone.blocks.{b}.attn.proj.*", "blocks.{b}.attn.proj.*"),
-    rename("backbone.blocks.{b}.norm2.*", "blocks.{b}.norm2.*"),
-    rename("backbone.blocks.{b}.mlp.fc1.*", "blocks.{b}.mlp.fc1.*"),
-    rename("backbone.blocks.{b}.mlp.fc2.*", "blocks.{b}.mlp.fc2.*"),
-)
+LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+"""Of a block."""
+
+BLOCKS = tuple(rename(f"backbone.blocks.{{b}}.{n}.*", f"blocks.{{b}}.{n}.*") for n in LAYERS)
 
 ENCODER: tuple[Rule, ...] = (
     rename("backbone.cls_token", "cls_token"),
@@ -33,6 +29,9 @@ def _width(leaves: Mapping[str, Shape]) -> Shape:
 
 
 AFTER_THE_BLOCKS = "stands behind the blocks, where the heads of SETR do not read"
+
+HEAD_DIM = 64
+"""Channels of a head in all of timm's ViTs of this layout."""
 
 RULES: tuple[Rule | Extra, ...] = (
     *ENCODER,
@@ -53,4 +52,5 @@ FORMAT = Format(
     licence="Apache-2.0; see the card of each weight file",
     rules=RULES,
     scope="backbone.",
+    head_dim=HEAD_DIM,
 )

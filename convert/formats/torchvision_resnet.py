@@ -17,10 +17,7 @@ STAGES = (
 )
 """Shared by all peers whose encoder descends from this one."""
 
-ENCODER: tuple[Rule | Extra, ...] = (
-    rename("backbone.stem.0.conv.weight", "conv1.weight"),
-    rename("backbone.stem.0.bn.*", "bn1.*"),
-    *STAGES,
+CLASSIFIER: tuple[Extra, ...] = (
     Extra(
         "fc.weight",
         "classifies ImageNet",
@@ -28,11 +25,19 @@ ENCODER: tuple[Rule | Extra, ...] = (
     ),
     Extra("fc.bias", "classifies ImageNet", lambda leaves: (1000,)),
 )
+"""What stands behind the encoder in such files."""
+
+ENCODER: tuple[Rule | Extra, ...] = (
+    rename("backbone.stem.0.conv.weight", "conv1.weight"),
+    rename("backbone.stem.0.bn.*", "bn1.*"),
+    *STAGES,
+    *CLASSIFIER,
+)
 
 FORMAT = Format(
     name="torchvision",
     architecture="resnet",
-    origin="torchvision ResNet-50 and -101, the encoder alone",
+    origin="torchvision's ResNet-50 and -101, and timm's of the same names, the encoder alone",
     licence="BSD-3-Clause",
     rules=ENCODER,
     scope="backbone.",

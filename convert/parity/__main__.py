@@ -1,15 +1,11 @@
 """`python -m convert.parity`: the table of how exactly Flax and PyTorch agree."""
 
 import argparse
-import concurrent.futures
 import fnmatch
-import functools
-import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
-import torch
 from rich.console import Console
 
 from convert.parity import goldens
@@ -18,14 +14,11 @@ from convert.parity.figures import (
     TIMES_TORCH,
     Figure,
     Row,
-    eval_figure,
-    make_case,
-    measure,
 )
-from convert.parity.networks import COMPARISONS, small_config
-from flaxseg.models import get_config, list_models
+from convert.parity.networks import COMPARISONS
+from convert.parity.rows import one_thread, rows
+from flaxseg.models import list_models
 
-SEED = 1000
 RATIOS = ("train", "gradients", "SGD", "AdamW")
 """Where float32 is held against PyTorch's own float32."""
 
@@ -38,54 +31,6 @@ LEGEND = "\n".join(
         "bits: tensors that a round trip through torch_ref or a published layout changes.",
     ]
 )
-
-
-def twin_rows(name: str, full: bool = False) -> list[Row]:
-    """Every figure of a network: small at two sizes and, if it is to be, whole in float32.
-
-    Training in float32, which takes most of the time, is measured at the first size, and only if
-    the network is `distinct` or `full` is asked for.
-    """
-    comparison = COMPARISONS[name]
-    rows = []
-    for size in comparison.sizes:
-        config = small_config(name).with_image_size(size)
-        case = make_case(config, size, seed=SEED, batch=comparison.batch)
-        trains = size == comparison.sizes[0] and (comparison.distinct or full)
-        rows.append(Row(name, size, list(measure(case, float32_training=trains))))
-    if comparison.published:
-        case = make_case(get_config(name), comparison.published, batches=1, batch=1)
-        figure = eval_figure(case.flax("float32"), case)
-        rows.append(Row(f"{name}, whole", comparison.published, [figure]))
-    return rows
-
-
-def rows(names: Iterable[str], jobs: int, full: bool = False) -> Iterator[Row]:
-    """All rows of the networks, then those of the published ones whose numbers are at hand."""
-    names = list(names)
-    tasks: list[Callable[[], list[Row]]] = [
-        functools.partial(twin_rows, name, full) for name in names
-    ]
-    if goldens.GOLDENS.is_dir():
-        tasks += [
-            functools.partial(goldens.rows, case)
-            for case, golden in goldens.CASES.items()
-            if golden.network in names
-        ]
-    if jobs == 1:
-        results = (task() for task in tasks)
-        yield from (row for result in results for row in result)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, context, _one_thread) as pool:
-        futures = [pool.submit(task) for task in tasks]
-        for future in futures:
-            yield from future.result()
-
-
-def _one_thread() -> None:
-    # Threads gain nothing on networks this small, and stall where the machine is shared.
-    torch.set_num_threads(1)
 
 
 def report(measured: Iterable[Row], console: Console) -> int:
@@ -142,7 +87,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Runs everything; the exit code is 1 if a figure fails."""
     options = _parse(arguments)
-    _one_thread()
+    one_thread()
     console = Console(highlight=False, soft_wrap=True)
     names = [name for name in COMPARISONS if fnmatch.fnmatch(name, options.pattern)]
     if not names:

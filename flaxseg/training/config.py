@@ -38,6 +38,10 @@ class TrainConfig:
     recipe: str = "default"
     """Named set of defaults for all the other fields; flags override it."""
 
+    init: str | None = None
+    """Checkpoint to start from, in any layout that `python -m convert formats` lists: file, folder,
+    hf:owner/name, or an encoder alone. None: random numbers."""
+
     limit: int | None = None
     """Use only the first LIMIT images of each split, for a quick try. None: all."""
 

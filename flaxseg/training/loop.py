@@ -1,15 +1,17 @@
 """A training run from its settings to its result."""
 
 import dataclasses
+import functools
 import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 from rich.columns import Columns
 from rich.console import Console
 
 from flaxseg import native
-from flaxseg.errors import TrainingError
+from flaxseg.errors import ConfigError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.images import write_image
 from flaxseg.inference.metrics import scores_table
@@ -24,12 +26,15 @@ from flaxseg.training.monitor import Monitor, Reading
 from flaxseg.training.progress import TrainingProgress
 from flaxseg.training.recipes import resolved
 from flaxseg.training.setup import Setup
+from flaxseg.training.start import Reader, Start
 from flaxseg.training.workdir import FitResult
 
 OVERLAY_EXAMPLES = 4
 
 
-def fit(config: TrainConfig, console: Console | None = None) -> FitResult:
+def fit(
+    config: TrainConfig, console: Console | None = None, *, reader: Reader | None = None
+) -> FitResult:
     """Trains a network, or resumes its training where the work directory left off.
 
     On the CPU an interrupted and resumed run ends with the same bits as one that was not.
@@ -37,6 +42,7 @@ def fit(config: TrainConfig, console: Console | None = None) -> FitResult:
     Args:
         config: settings.
         console: where progress is shown, standard output by default.
+        reader: reads the checkpoint of `config.init`, such as `convert.start_from`.
 
     Returns:
         How the run ended; a run that was finished before is only reported.
@@ -54,6 +60,9 @@ def fit(config: TrainConfig, console: Console | None = None) -> FitResult:
         return result
     with StopSignal() as stop:
         setup = Setup.of(config)
+        start = functools.cache(lambda: _read_start(setup, reader))
+        if workdir.is_new(config):
+            start()  # before anything is written: it may not fit
         workdir.open_workdir(config)
         _print_settings(setup, console)
         checkpoints = Checkpoints(config.directory / workdir.CHECKPOINTS, setup.identity())
@@ -61,7 +70,7 @@ def fit(config: TrainConfig, console: Console | None = None) -> FitResult:
             if stop.name:
                 result = _untouched(config, checkpoints)
             else:
-                result = _Run(setup, checkpoints, stop, console).train()
+                result = _Run(setup, checkpoints, stop, console, start).train()
     console.print(_farewell(result, stop), soft_wrap=True)
     return result
 
@@ -69,16 +78,21 @@ def fit(config: TrainConfig, console: Console | None = None) -> FitResult:
 class _Run:
     """The state of the loop; `train` tells its story."""
 
-    def __init__(self, setup: Setup, checkpoints: Checkpoints, stop: StopSignal, console: Console):
+    def __init__(
+        self,
+        setup: Setup,
+        checkpoints: Checkpoints,
+        stop: StopSignal,
+        console: Console,
+        start: Callable[[], Start | None],
+    ):
         self.setup, self.config = setup, setup.config
         self.checkpoints, self.stop, self.console = checkpoints, stop, console
         snapshot = checkpoints.restore(setup.abstract_state(), self._notify)
-        self.state, self.position, self.history = snapshot or Snapshot(
-            setup.init(), None, History()
-        )
-        self.step = start = int(self.state.step)
+        self.state, self.position, self.history = snapshot or self._begin(start())
+        self.step = int(self.state.step)
         if snapshot:
-            self._notify(f"resuming {self.config.directory} at step {start}")
+            self._notify(f"resuming {self.config.directory} at step {self.step}")
         self.feed = Feed(setup.datasets.train_batches, setup.mesh, self.position)
         self.monitor = Monitor()
         self.metrics: dict[str, float | None] = {}
@@ -88,16 +102,21 @@ class _Run:
             setup.datasets.val.labels.classes,
             log_every=self.config.log_every,
             total_steps=setup.total_steps,
-            start=start,
+            start=self.step,
             losses=self.history.losses,
         )
         self.progress = TrainingProgress(
             console,
-            start=start,
+            start=self.step,
             total=setup.total_steps,
             epochs=setup.epochs,
             batch_size=self.config.batch_size,
         )
+
+    def _begin(self, start: Start | None) -> Snapshot:
+        for line in start.lines if start else ():
+            self._notify(line)
+        return Snapshot(self.setup.init(start), None, History())
 
     def train(self) -> FitResult:
         """Steps, checkpoints and evaluations until the end or a request to stop."""
@@ -229,6 +248,14 @@ class _Run:
 
     def _notify(self, line: str) -> None:
         self.console.print(line, soft_wrap=True, highlight=False)
+
+
+def _read_start(setup: Setup, reader: Reader | None) -> Start | None:
+    if setup.config.init is None:
+        return None
+    if reader is None:
+        raise ConfigError("--init needs something that reads it: fit(reader=convert.start_from)")
+    return reader(setup.config.init, setup.model_config)
 
 
 def _print_settings(setup: Setup, console: Console) -> None:

@@ -18,6 +18,7 @@ from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import choose_devices, make_mesh, replicated
 from flaxseg.training.config import TrainConfig, parse_overrides, show
 from flaxseg.training.optim import make_optimizer, make_schedule
+from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
 
 
@@ -195,15 +196,21 @@ class Setup:
             "weight_decay": self.config.weight_decay,
         }
 
-    def init(self) -> TrainState:
+    def init(self, start: Start | None = None) -> TrainState:
         """The state before the first step, made on the devices.
 
         The same seed gives the same weights on any number of them.
+
+        Args:
+            start: weights from elsewhere that take the place of random ones.
         """
         # The program runs once: compiling it fast matters more than fast code.
         fast_compile: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
         init = jax.jit(self._init, out_shardings=replicated(self.mesh))
-        return init.lower().compile(compiler_options=fast_compile)()
+        state = init.lower().compile(compiler_options=fast_compile)()
+        if start is None:
+            return state
+        return replace_weights(state, start, graphdef=self.graphdef, tx=self.tx, mesh=self.mesh)
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""

@@ -65,6 +65,11 @@ def check_workdir(config: TrainConfig) -> None:
         )
 
 
+def is_new(config: TrainConfig) -> bool:
+    """Whether no run has begun in the work directory."""
+    return not (config.directory / CONFIG_FILE).exists()
+
+
 def open_workdir(config: TrainConfig) -> Path:
     """Makes the work directory and writes its config."""
     try:

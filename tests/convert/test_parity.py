@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import runpy
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from jax import numpy as jnp
 
 from convert.parity import __main__ as command
-from convert.parity import figures, goldens
+from convert.parity import figures, goldens, rows
 from convert.parity.networks import COMPARISONS, small_config
 from convert.parity.runs import FlaxRun
 from flaxseg.models import get_config
@@ -55,7 +56,7 @@ def test_round_trips(case):
 
 
 def test_float32_training_step_is_as_good_as_torchs():
-    case = figures.make_case(small_config("ccnet"), SIZE, seed=command.SEED)
+    case = figures.make_case(small_config("ccnet"), SIZE, seed=rows.SEED)
     check(*figures.step_figures(case.flax("float32"), case))
 
 
@@ -186,7 +187,7 @@ def stub_rows(monkeypatch, *passed: bool):
         return [figures.Row(name, SIZE, [figures.Figure("eval", "float64", value, 1e-10)])]
 
     monkeypatch.setattr(command, "COMPARISONS", dict.fromkeys(names))
-    monkeypatch.setattr(command, "twin_rows", twin_rows)
+    monkeypatch.setattr(rows, "twin_rows", twin_rows)
     monkeypatch.setattr(goldens, "CASES", {})
 
 
@@ -200,6 +201,11 @@ def test_command_reports_and_counts_failures(monkeypatch, capsys):
     stub_rows(monkeypatch, True, True)
     assert command.main(["--jobs", "1"]) == 0
     assert "all rows passed" in capsys.readouterr().out
+
+
+def test_other_processes_can_import_what_they_are_to_measure():
+    run = runpy.run_module("convert.parity", run_name="__main_of_a_test__")
+    assert {run[name].__module__ for name in ("rows", "one_thread")} == {rows.__name__}
 
 
 def test_command_takes_a_pattern(monkeypatch, capsys):

@@ -1,0 +1,210 @@
+"""Weights that a training starts from: those of a whole network, or of an encoder alone.
+
+Nothing is left out in silence. Of a whole network, only the classifiers may be of another size, for
+another number of classes, auxiliary heads may be missing or too many, and the table of positions
+may be for images of another size. Everything that starts from random numbers is listed.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax import numpy as jnp
+
+from convert.formats import FORMATS, Format
+from convert.formats.format import differing_fields
+from convert.load import NATIVE, check_values, recognise_checkpoint, shapes_of, translate
+from convert.recognise import encoders
+from convert.report import short_list
+from convert.reveal import reveal
+from convert.sources import Checkpoint, open_checkpoint
+from flaxseg import models, native, ops
+from flaxseg.errors import CheckpointError
+from flaxseg.inference.files import MODEL_FOLDER
+from flaxseg.model_dir import check_keys, is_model_directory, read_directory
+from flaxseg.training.start import Start
+
+POSITIONS = {
+    "setr": ("backbone.image_size", "backbone.pos_embed"),
+    "vitseg": ("image_size", "pos_embed"),
+}
+"""Architecture -> field of the image size, and native key of the table of positions for it."""
+
+AUXILIARY = "aux_head"
+"""The keys of heads that training alone uses start with this."""
+
+
+class _Found(NamedTuple):
+    """What a checkpoint gives: native key -> array, for a configuration, and words about it."""
+
+    arrays: Mapping[str, np.ndarray]
+    config: models.Config
+    lines: list[str]
+
+
+def start_from(source: str, config: models.Config) -> Start:
+    """The weights of a checkpoint that fit a network about to be trained.
+
+    Args:
+        source: what `convert.load` takes, the work directory of a training run, or a file with an
+            encoder alone.
+        config: of the network.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds another network.
+    """
+    found = _open(source, config)
+    try:
+        arrays, resized = _resize_positions(found, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    leaves = native.leaves(models.abstract_model(config))
+    kept = {k: arrays[k] for k, s in leaves.items() if k in arrays and arrays[k].shape == s}
+    fresh = [key for key in leaves if key not in kept]
+    lines = [f"starts from {source}", *found.lines, *resized]
+    lines.append(f"{len(kept)} of {len(leaves)} tensors start from it")
+    if fresh:
+        lines.append(f"random numbers in {short_list(fresh)}")
+    return Start(kept, lines)
+
+
+def _open(source: str, config: models.Config) -> _Found:
+    path = Path(source)
+    for directory in (path, path / MODEL_FOLDER):
+        if is_model_directory(directory):
+            header, arrays = read_directory(directory)
+            found = _Found(arrays, header.config, [f"format {NATIVE}, {header.name}"])
+            return _whole(source, found, config)
+    checkpoint = open_checkpoint(source)
+    check_values(checkpoint.arrays)
+    candidates = encoders(shapes_of(checkpoint.arrays))
+    if candidates:
+        return _encoder(checkpoint, candidates, config)
+    arrays, report = translate(checkpoint, recognise_checkpoint(checkpoint, like=config))
+    return _whole(source, _Found(arrays, report.config, str(report).splitlines()[1:]), config)
+
+
+def _whole(source: str, found: _Found, config: models.Config) -> _Found:
+    """A whole network's tensors, without auxiliary heads that this one lacks.
+
+    Raises:
+        CheckpointError: it is another network, by the fields or the tensors that differ.
+    """
+    odd = differing_fields(found.config, config, _free(config))
+    if odd:
+        what = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in odd)
+        raise CheckpointError(
+            f"{source} holds {models.name_of(found.config)}, which computes something else than "
+            f"the network to train: {what}; choose that with --model and --override"
+        )
+    expected = native.leaves(models.abstract_model(_sized_like(found.config, config)))
+    arrays = {k: a for k, a in found.arrays.items() if k in expected or not _is_auxiliary(k)}
+    needed = {k: s for k, s in expected.items() if k in arrays or not _is_auxiliary(k)}
+    try:
+        check_keys(needed, arrays)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from None
+    return found._replace(arrays=arrays)
+
+
+def _encoder(checkpoint: Checkpoint, candidates: Iterable[Format], config: models.Config) -> _Found:
+    """The tensors of an encoder.
+
+    Raises:
+        CheckpointError: the network has another one.
+    """
+    shapes = shapes_of(checkpoint.arrays)
+    problems = []
+    for layout in candidates:
+        sized = reveal(config, layout.names(shapes).native)
+        theirs = _sized_like(sized, config, classes=False)
+        try:
+            _check_heads(layout, config)
+            table = layout.table(models.abstract_model(theirs))
+            arrays = layout.to_native(table, checkpoint.arrays)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        left_out = [key for key in checkpoint.arrays if key in table.spares]
+        lines = [f"format {layout}: {layout.origin}"]
+        lines += [f"licence {layout.licence}"] if layout.licence else []
+        lines += [f"left out {short_list(left_out)}"] if left_out else []
+        return _Found(arrays, theirs, lines)
+    raise CheckpointError(
+        f"{checkpoint.source} holds an encoder that {models.name_of(config)} does not have: "
+        f"{'; or '.join(problems)}"
+    )
+
+
+def _check_heads(layout: Format, config: Any) -> None:
+    """Refuses another number of attention heads, which no shape tells."""
+    vit = _encoder_of(config)
+    if layout.head_dim and vit.width != vit.num_heads * layout.head_dim:
+        field = "backbone.num_heads" if vit is not config else "num_heads"
+        raise CheckpointError(
+            f"its heads have {layout.head_dim} channels, the network has {vit.num_heads} heads for "
+            f"{vit.width}: --override {field}={vit.width // layout.head_dim}"
+        )
+
+
+def _free(config: models.Config) -> frozenset[str]:
+    """Fields that shapes tell, or that the output of a trained network does not depend on."""
+    architecture = models.architecture_of(config)
+    published = (f for f in FORMATS if f.architecture == architecture and f.variants)
+    return frozenset.intersection(*(layout.free for layout in published))
+
+
+def _is_auxiliary(key: str) -> bool:
+    return key.startswith(AUXILIARY)
+
+
+def _sized_like(theirs: Any, ours: models.Config, *, classes: bool = True) -> models.Config:
+    """Our network for their number of classes and size of images."""
+    fields = ["num_classes"] if classes else []
+    fields += [POSITIONS[name][0]] if (name := models.architecture_of(ours)) in POSITIONS else []
+    return models.override(ours, {field: _field(theirs, field) for field in fields})
+
+
+def _encoder_of(config: Any) -> Any:
+    """The encoder's configuration; ViTSeg's is its own."""
+    return getattr(config, "backbone", config)
+
+
+def _field(config: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def _resize_positions(
+    found: _Found, config: models.Config
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """With the table of positions for our images, and a line about it if it had to change."""
+    arrays = dict(found.arrays)
+    architecture = models.architecture_of(config)
+    if architecture not in POSITIONS:
+        return arrays, []
+    key = POSITIONS[architecture][1]
+    theirs, ours = (_encoder_of(c).grid for c in (found.config, config))
+    if theirs == ours:
+        return arrays, []
+    arrays[key] = resize_table(arrays[key], theirs, ours)
+    there, here = (f"{rows}x{cols}" for rows, cols in (theirs, ours))
+    return arrays, [f"{key} resized from {there} to {here} patches, bilinear"]
+
+
+def resize_table(table: np.ndarray, grid: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
+    """Positions for another grid of patches; a class token's, in front, stays.
+
+    Args:
+        table: (..., n, width) with n = rows * cols, or one more in front.
+        grid: rows and columns that it is for.
+        target: rows and columns wanted.
+    """
+    width, patches = table.shape[-1], math.prod(grid)
+    first, rest = np.split(table, [table.shape[-2] - patches], axis=-2)
+    rest = ops.resize_bilinear(jnp.asarray(rest.reshape(1, *grid, width)), target)
+    rest = np.asarray(rest, table.dtype).reshape(*table.shape[:-2], math.prod(target), width)
+    return np.concatenate([first, rest], axis=-2)

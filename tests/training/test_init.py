@@ -1,0 +1,52 @@
+"""A training starts from the weights of a checkpoint, and resumes without it."""
+
+import numpy as np
+import pytest
+from flax import nnx
+from small_training import OVERRIDES
+
+import convert
+from flaxseg import models, native
+from flaxseg.errors import CheckpointError, ConfigError
+from flaxseg.training import fit
+from flaxseg.training.setup import Setup
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A network of the run's kind, in a model directory."""
+    model = models.create_model("ccnet", num_classes=6, rngs=nnx.Rngs(9), **OVERRIDES)
+    native.save(model, tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def test_starts_from_it_and_resumes_without_it(
+    tmp_path, small_run, quiet, last_snapshot, checkpoint, compiled_once
+):
+    run = {"workdir": str(tmp_path / "run"), "init": str(checkpoint), "lr": 1e-12}
+    wanted = native.state_dict(native.load(checkpoint))
+    fit(small_run(**run, max_steps=1), quiet, reader=convert.start_from)
+    assert f"starts from {checkpoint}" in quiet.export_text()
+    config = small_run(**run)
+    found = native.state_dict(Setup.of(config).model(last_snapshot(config).state))
+    for key, array in wanted.items():
+        if "running" not in key:
+            np.testing.assert_allclose(found[key], array, atol=1e-6, err_msg=key)
+    checkpoint.rename(tmp_path / "gone")
+    result = fit(small_run(**run, max_steps=2), quiet, reader=convert.start_from)
+    assert result.step == 2 and "resuming" in quiet.export_text()
+
+
+def test_what_does_not_fit_leaves_nothing_behind(tmp_path, small_run, quiet):
+    config = small_run(workdir=str(tmp_path / "run"), init=str(tmp_path / "none.pth"))
+    with pytest.raises(CheckpointError, match="none.pth does not exist"):
+        fit(config, quiet, reader=convert.start_from)
+    with pytest.raises(ConfigError, match=r"reader=convert\.start_from"):
+        fit(config, quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_brings_the_reader(tmp_path):
+    from flaxseg.cli import main
+
+    assert main(["train", "--init", str(tmp_path / "none.pth"), "--workdir", str(tmp_path)]) == 2
