@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types suite parity format clean
+.PHONY: train test lint types suite parity peers format clean
 
 train: $(VENV)/.train
 	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128 \
@@ -22,6 +22,10 @@ types: $(VENV)/.test
 
 suite: $(VENV)/.test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# Lets mmsegmentation, transformers, timm and onnxruntime load what we export: minutes.
+peers: $(VENV)/.peers
+	$(BIN)/pytest -n $(WORKERS) -o filterwarnings=default tests/peers
 
 # Prints how far each network is from its PyTorch twin, and fails beyond the bounds.
 parity: $(VENV)/.test
@@ -40,6 +44,10 @@ $(VENV)/.train: pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.train
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[test]'
+	touch $@
+
+$(VENV)/.peers: $(VENV)/.test tests/peers/requirements.txt
+	$(PIP) -r tests/peers/requirements.txt
 	touch $@
 
 clean:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convert import onnx_file
 from convert.formats import FORMATS, TORCH_REF
 from convert.load import (
     NATIVE,
@@ -20,8 +21,8 @@ from convert.load import (
 from convert.sources import Checkpoint, open_checkpoint
 from convert.verify import verify
 from flaxseg.cli import guarded
-from flaxseg.errors import CheckpointError
-from flaxseg.model_dir import make_header, write_directory
+from flaxseg.errors import CheckpointError, ConfigError
+from flaxseg.model_dir import make_header, read_directory, write_directory
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a model directory in a published layout")
     export.add_argument("directory", type=Path, help="what import or flaxseg.save wrote")
     export.add_argument("file", type=Path, help="file to write; must not exist")
-    export.add_argument("--format", required=True, help="name of the layout, such as mmseg")
+    export.add_argument("--format", help="name of the layout, such as mmseg; not for .onnx")
     export.set_defaults(run=_export)
 
     formats = commands.add_parser("formats", help="list the known layouts")
@@ -133,13 +134,27 @@ def _cast(arrays: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
 def _export(options: argparse.Namespace) -> None:
     if options.file.exists():
         raise CheckpointError(f"{options.file} exists: choose another name or remove it")
+    if options.file.suffix == onnx_file.SUFFIX and options.format in (None, onnx_file.ONNX):
+        return _export_onnx(options)
+    if options.format is None:
+        raise ConfigError("--format says the layout to write: python -m convert formats")
     loaded = load(options.directory, format=NATIVE)
     save(loaded, options.file, format=options.format)
     print(f"wrote      {options.file}: {options.format} {loaded.report.model_name}")
 
 
+def _export_onnx(options: argparse.Namespace) -> None:
+    header, arrays = read_directory(options.directory)
+    apart = onnx_file.write_onnx(
+        options.file, header.config, arrays, labels=header.labels, preprocess=header.preprocess
+    )
+    print(f"verified   onnxruntime and Flax differ by {apart:.1e} of the largest logit")
+    print(f"wrote      {options.file}: {onnx_file.ONNX} {header.name}")
+
+
 def _formats(options: argparse.Namespace) -> None:
     print(f"{NATIVE:14} {'all':10} config.json and model.safetensors of flaxseg.save")
+    print(f"{onnx_file.ONNX:14} {'all':10} to write only: export DIRECTORY FILE.onnx")
     for layout in (*FORMATS, *TORCH_REF):
         print(f"{layout.name:14} {layout.architecture:10} {layout.origin}")
 

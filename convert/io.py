@@ -3,11 +3,12 @@
 torch is imported when a pickle is read or written; safetensors files need it for bfloat16 alone.
 """
 
+import contextlib
 import os
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -110,26 +111,34 @@ def write(
     if wrapper and path.suffix == SAFETENSORS:
         raise CheckpointError(f"{path}: a safetensors file has no entry {wrapper!r}: use .pth")
     save = _save_safetensors if path.suffix == SAFETENSORS else _pickler(path, wrapper, meta)
+    with replacing(path) as staging:
+        save(state, staging)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file to write to, which takes the place of `path` if nothing goes wrong.
+
+    Raises:
+        CheckpointError: it cannot be written, such as on a full or read-only disk.
+    """
+    staging = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, lambda staging: save(state, staging))
+        handle, name = tempfile.mkstemp(f".new{path.suffix}", f".{path.name}-", path.parent)
+        os.close(handle)
+        staging = Path(name)
+        yield staging
+        staging.chmod(0o644)
+        staging.replace(path)
     except (OSError, RuntimeError, TypeError, safetensors.SafetensorError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
             f"{path} cannot be written ({reason}); what was there before is untouched"
         ) from error
-
-
-def _replace(path: Path, save: Callable[[Path], None]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    staging = Path(name)
-    try:
-        save(staging)
-        staging.chmod(0o644)
-        staging.replace(path)
     finally:
-        staging.unlink(missing_ok=True)
+        if staging:
+            staging.unlink(missing_ok=True)
 
 
 def _save_safetensors(state: Mapping[str, np.ndarray], path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Runs a network's weights in both frameworks and compares the logits."""
+"""Runs a network's weights in several frameworks and compares the logits."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jax import numpy as jnp
@@ -8,6 +9,9 @@ from jax import numpy as jnp
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError
 from flaxseg.model_dir import COUNTER
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BOUND = 1e-4
 """Largest difference of two logits that passes, relative to the largest logit; float32 in both."""
@@ -26,30 +30,32 @@ def verify(config: models.Config, arrays: Mapping[str, np.ndarray]) -> float:
     Raises:
         CheckpointError: it is above `BOUND`, or the logits are no finite numbers.
     """
+    import torch
+
+    image = random_image(config)
+    twin = torch_twin(config, arrays)
+    with torch.inference_mode():
+        expected = twin(torch.from_numpy(image), resize=False).logits.numpy()
+    return compare("PyTorch", expected, run_flax(config, arrays, image, resize=False))
+
+
+def random_image(config: models.Config) -> np.ndarray:
+    """A normalised image (1, 3, H, W) of a size that the network takes."""
     image = np.random.default_rng(0).standard_normal((1, 3, *(config.fixed_size or SIZE)))
-    image = image.astype(np.float32)
-    expected = _run_torch(config, arrays, image)
-    logits = _run_flax(config, arrays, image)
-    apart = float(np.max(np.abs(logits - expected)) / np.max(np.abs(expected)))
-    if not apart <= BOUND:
-        raise CheckpointError(
-            f"PyTorch and Flax differ by {apart:.1e} of the largest logit on a random image, above "
-            f"{BOUND:.0e}: the weights are damaged, or this is a bug to report"
-        )
-    return apart
+    return image.astype(np.float32)
 
 
-def _run_flax(
-    config: models.Config, arrays: Mapping[str, np.ndarray], image: np.ndarray
+def run_flax(
+    config: models.Config, arrays: Mapping[str, np.ndarray], image: np.ndarray, *, resize: bool
 ) -> np.ndarray:
+    """Flax's logits (1, K, h, w) of an image (1, 3, H, W)."""
     model = models.eval_view(native.fill(models.abstract_model(config), arrays))
-    logits = model(jnp.asarray(image.transpose(0, 2, 3, 1)), resize=False).logits
+    logits = model(jnp.asarray(image.transpose(0, 2, 3, 1)), resize=resize).logits
     return np.asarray(logits).transpose(0, 3, 1, 2)
 
 
-def _run_torch(
-    config: models.Config, arrays: Mapping[str, np.ndarray], image: np.ndarray
-) -> np.ndarray:
+def torch_twin(config: models.Config, arrays: Mapping[str, np.ndarray]) -> "nn.Module":
+    """The network in PyTorch, in eval mode, holding these very arrays."""
     import torch
 
     import torch_ref
@@ -62,5 +68,19 @@ def _run_torch(
     for key, array in arrays.items():
         tensors[key] = torch.from_numpy(np.require(array, requirements=["C", "W"]))
     model.load_state_dict(tensors, assign=True)
-    with torch.inference_mode():
-        return model.eval()(torch.from_numpy(image), resize=False).logits.numpy()
+    return model.eval()
+
+
+def compare(other: str, theirs: np.ndarray, flax: np.ndarray) -> float:
+    """The largest difference of two logits, relative to the largest logit.
+
+    Raises:
+        CheckpointError: it is above `BOUND`, or the logits are no finite numbers.
+    """
+    apart = float(np.max(np.abs(flax - theirs)) / np.max(np.abs(theirs)))
+    if not apart <= BOUND:
+        raise CheckpointError(
+            f"{other} and Flax differ by {apart:.1e} of the largest logit on a random image, above "
+            f"{BOUND:.0e}: the weights are damaged, or this is a bug to report"
+        )
+    return apart
