@@ -19,7 +19,7 @@ from convert.load import (
     save,
 )
 from convert.sources import Checkpoint, open_checkpoint
-from convert.verify import verify
+from convert.verify import check_directory, torch_logits
 from flaxseg.cli import guarded
 from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.model_dir import make_header, read_directory, write_directory
@@ -116,11 +116,20 @@ def _import(options: argparse.Namespace) -> None:
         allow_nonfinite=options.allow_nonfinite,
     )
     print(report)
-    if options.verify and not options.allow_nonfinite:
-        apart = verify(report.config, arrays)
-        print(f"verified   PyTorch and Flax differ by {apart:.1e} of the largest logit")
     header = make_header(report.config, labels=report.labels, name=report.model_name)
-    write_directory(options.out, header, _cast(arrays, options.dtype))
+    weights = _cast(arrays, options.dtype)
+    del arrays
+    if not options.verify or options.allow_nonfinite:
+        write_directory(options.out, header, weights)
+    else:
+        expected = torch_logits(report.config, weights)
+
+        def check(new: Path) -> None:
+            weights.clear()  # they are read from the new file: no two copies at once
+            apart = check_directory(new, expected)
+            print(f"verified   PyTorch and Flax differ by {apart:.1e} of the largest logit")
+
+        write_directory(options.out, header, weights, check=check)
     print(f"wrote      {options.out}")
 
 

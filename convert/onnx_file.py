@@ -17,6 +17,7 @@ from convert.verify import compare, random_image, run_flax, torch_twin
 from flaxseg import models
 from flaxseg.errors import CheckpointError
 from flaxseg.labels import LabelSet
+from flaxseg.model_dir import Tensor
 from flaxseg.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ two lengths, lest one is taken for the other."""
 def write_onnx(
     path: str | os.PathLike,
     config: models.Config,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Tensor],
     *,
     labels: LabelSet | None = None,
     preprocess: Preprocess | None = None,
@@ -73,7 +74,7 @@ def write_onnx(
         return _check(new, config, arrays)
 
 
-def _trace(config: models.Config, arrays: Mapping[str, np.ndarray]) -> Any:
+def _trace(config: models.Config, arrays: Mapping[str, Tensor]) -> Any:
     import torch
 
     twin = torch_twin(config, arrays)
@@ -127,7 +128,7 @@ def _positions_of_any_grid(vit: Any, grid: tuple[int, int]) -> "torch.Tensor":
     return torch.cat([first, torch.where(same, table, resized.flatten(2).transpose(1, 2))], dim=1)
 
 
-def _check(path: Path, config: models.Config, arrays: Mapping[str, np.ndarray]) -> float:
+def _check(path: Path, config: models.Config, arrays: Mapping[str, Tensor]) -> float:
     import onnxruntime
 
     image = random_image(config)

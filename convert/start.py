@@ -23,7 +23,7 @@ from convert.sources import Checkpoint, open_checkpoint
 from flaxseg import models, native, ops
 from flaxseg.errors import CheckpointError
 from flaxseg.inference.files import MODEL_FOLDER
-from flaxseg.model_dir import check_keys, is_model_directory, read_directory
+from flaxseg.model_dir import Tensor, check_keys, is_model_directory, read_directory
 from flaxseg.training.start import Start
 
 POSITIONS = {
@@ -39,7 +39,7 @@ AUXILIARY = "aux_head"
 class _Found(NamedTuple):
     """What a checkpoint gives: native key -> array, for a configuration, and words about it."""
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Tensor]
     config: models.Config
     lines: list[str]
 
@@ -61,7 +61,11 @@ def start_from(source: str, config: models.Config) -> Start:
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
     leaves = native.leaves(models.abstract_model(config))
-    kept = {k: arrays[k] for k, s in leaves.items() if k in arrays and arrays[k].shape == s}
+    kept = {
+        key: np.asarray(arrays[key])
+        for key, shape in leaves.items()
+        if key in arrays and arrays[key].shape == shape
+    }
     fresh = [key for key in leaves if key not in kept]
     lines = [f"starts from {source}", *found.lines, *resized]
     lines.append(f"{len(kept)} of {len(leaves)} tensors start from it")
@@ -178,9 +182,7 @@ def _field(config: Any, dotted: str) -> Any:
     return config
 
 
-def _resize_positions(
-    found: _Found, config: models.Config
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def _resize_positions(found: _Found, config: models.Config) -> tuple[dict[str, Tensor], list[str]]:
     """With the table of positions for our images, and a line about it if it had to change."""
     arrays = dict(found.arrays)
     architecture = models.architecture_of(config)
@@ -190,7 +192,7 @@ def _resize_positions(
     theirs, ours = (_encoder_of(c).grid for c in (found.config, config))
     if theirs == ours:
         return arrays, []
-    arrays[key] = resize_table(arrays[key], theirs, ours)
+    arrays[key] = resize_table(np.asarray(arrays[key]), theirs, ours)
     there, here = (f"{rows}x{cols}" for rows, cols in (theirs, ours))
     return arrays, [f"{key} resized from {there} to {here} patches, bilinear"]
 

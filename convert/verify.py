@@ -1,6 +1,7 @@
 """Runs a network's weights in several frameworks and compares the logits."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,7 @@ from jax import numpy as jnp
 
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError
-from flaxseg.model_dir import COUNTER
+from flaxseg.model_dir import COUNTER, Tensor, read_directory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,23 +21,29 @@ SIZE = (128, 128)
 """Height and width of the image, where the network takes more than one."""
 
 
-def verify(config: models.Config, arrays: Mapping[str, np.ndarray]) -> float:
-    """The largest difference between torch_ref's and Flax's logits on a random image, relative.
-
-    Args:
-        config: of the network.
-        arrays: native key -> array in torch's axis order.
-
-    Raises:
-        CheckpointError: it is above `BOUND`, or the logits are no finite numbers.
-    """
+def torch_logits(config: models.Config, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """torch_ref's logits (1, K, h, w) of `random_image`, at the heads' own resolution."""
     import torch
 
-    image = random_image(config)
     twin = torch_twin(config, arrays)
     with torch.inference_mode():
-        expected = twin(torch.from_numpy(image), resize=False).logits.numpy()
-    return compare("PyTorch", expected, run_flax(config, arrays, image, resize=False))
+        return twin(torch.from_numpy(random_image(config)), resize=False).logits.numpy()
+
+
+def check_directory(directory: Path, expected: np.ndarray) -> float:
+    """How far Flax, with the weights of a model directory, is from PyTorch's logits.
+
+    Args:
+        directory: what was written.
+        expected: of `torch_logits`.
+
+    Raises:
+        CheckpointError: by more than `BOUND`, or the logits are no finite numbers.
+    """
+    header, arrays = read_directory(directory)
+    image = random_image(header.config)
+    found = run_flax(header.config, arrays, image, resize=False)
+    return compare("PyTorch", expected, found)
 
 
 def random_image(config: models.Config) -> np.ndarray:
@@ -46,7 +53,7 @@ def random_image(config: models.Config) -> np.ndarray:
 
 
 def run_flax(
-    config: models.Config, arrays: Mapping[str, np.ndarray], image: np.ndarray, *, resize: bool
+    config: models.Config, arrays: Mapping[str, Tensor], image: np.ndarray, *, resize: bool
 ) -> np.ndarray:
     """Flax's logits (1, K, h, w) of an image (1, 3, H, W)."""
     model = models.eval_view(native.fill(models.abstract_model(config), arrays))
@@ -54,7 +61,7 @@ def run_flax(
     return np.asarray(logits).transpose(0, 3, 1, 2)
 
 
-def torch_twin(config: models.Config, arrays: Mapping[str, np.ndarray]) -> "nn.Module":
+def torch_twin(config: models.Config, arrays: Mapping[str, Tensor]) -> "nn.Module":
     """The network in PyTorch, in eval mode, holding these very arrays."""
     import torch
 
@@ -66,9 +73,15 @@ def torch_twin(config: models.Config, arrays: Mapping[str, np.ndarray]) -> "nn.M
     counters = [key for key in model.state_dict() if key.endswith(COUNTER)]
     tensors = {key: torch.zeros((), dtype=torch.int64) for key in counters}
     for key, array in arrays.items():
-        tensors[key] = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+        tensors[key] = torch.from_numpy(_writable(np.asarray(array)))
     model.load_state_dict(tensors, assign=True)
     return model.eval()
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """As torch takes it: no half precision of numpy's, in order; the array itself if it can be."""
+    wide = array.astype(np.float32) if array.itemsize < 4 else array
+    return np.require(wide, requirements=["C", "W"])
 
 
 def compare(other: str, theirs: np.ndarray, flax: np.ndarray) -> float:

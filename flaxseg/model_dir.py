@@ -8,13 +8,14 @@ import difflib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from flaxseg import models
 from flaxseg.errors import CheckpointError, FlaxsegError
@@ -57,6 +58,29 @@ class Header(NamedTuple):
         }
 
 
+class StoredTensor:
+    """A tensor in a file, read when it is asked for: large models need no second copy in memory.
+
+    Attributes:
+        shape: in torch's axis order.
+        dtype: as stored.
+    """
+
+    def __init__(self, file: Any, key: str):
+        self._file, self._key = file, key
+        entry = file.get_slice(key)
+        self.shape: tuple[int, ...] = tuple(entry.get_shape())
+        self.dtype: np.dtype = _dtype(entry.get_dtype())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self._file.get_tensor(self._key)
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+Tensor = np.ndarray | StoredTensor
+"""What `numpy.asarray` makes an array of."""
+
+
 def make_header(
     config: models.Config,
     *,
@@ -79,8 +103,20 @@ def make_header(
     return Header(name or models.name_of(config), config, labels, preprocess or Preprocess())
 
 
-def write_directory(directory: str | os.PathLike, header: Header, arrays: Mapping[str, np.ndarray]):
+def write_directory(
+    directory: str | os.PathLike,
+    header: Header,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    check: Callable[[Path], None] | None = None,
+):
     """Writes a model directory; one that exists is replaced only once the new one is whole.
+
+    Args:
+        directory: where to write.
+        header: what `config.json` holds.
+        arrays: the tensors.
+        check: called with the new directory before it takes its place; an error leaves the old.
 
     Raises:
         CheckpointError: the place holds something else than a model directory, or cannot be
@@ -95,9 +131,10 @@ def write_directory(directory: str | os.PathLike, header: Header, arrays: Mappin
             )
         _clear_up(target)
         staging.mkdir(parents=True)
-        tensors = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-        save_file(tensors, staging / WEIGHTS_FILE, metadata={"format": "pt"})
+        _save_tensors(arrays, staging / WEIGHTS_FILE)
         (staging / CONFIG_FILE).write_text(json.dumps(header.to_json(), indent=2) + "\n")
+        if check:
+            check(staging)
         if target.exists():
             target.rename(aside)
         staging.rename(target)
@@ -109,7 +146,12 @@ def write_directory(directory: str | os.PathLike, header: Header, arrays: Mappin
         _clear_up(target)
 
 
-def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, np.ndarray]]:
+def _save_tensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    tensors = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, StoredTensor]]:
     """The header and the tensors of a model directory, checked as far as files go.
 
     Raises:
@@ -127,8 +169,9 @@ def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, np.n
             )
     header = _read_header(directory / CONFIG_FILE)
     try:
-        return header, load_file(directory / WEIGHTS_FILE)
-    except (safetensors.SafetensorError, OSError) as error:
+        file: Any = safetensors.safe_open(directory / WEIGHTS_FILE, "np")
+        return header, {key: StoredTensor(file, key) for key in file.keys()}
+    except (safetensors.SafetensorError, OSError, KeyError) as error:
         raise CheckpointError(
             f"{directory / WEIGHTS_FILE} cannot be read ({error}): copy or convert it again"
         ) from None
@@ -184,6 +227,13 @@ def _read_header(path: Path) -> Header:
         raise CheckpointError(f"{path} is damaged ({error}): save the model again") from None
     except KeyError as error:
         raise CheckpointError(f"{path} has no entry {error}: flaxseg.save writes it") from None
+
+
+def _dtype(name: str) -> np.dtype:
+    """A dtype from its name in safetensors, such as F32 or BF16."""
+    if name == "BF16":
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype({"F": "f", "I": "i", "U": "u"}[name[0]] + str(int(name[1:]) // 8))
 
 
 def _near(key: str, candidates: list[str]) -> str:

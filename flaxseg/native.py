@@ -16,7 +16,14 @@ from jax.typing import DTypeLike
 from flaxseg import models
 from flaxseg.errors import CheckpointError
 from flaxseg.labels import LabelSet
-from flaxseg.model_dir import WEIGHTS_FILE, check_keys, make_header, read_directory, write_directory
+from flaxseg.model_dir import (
+    WEIGHTS_FILE,
+    Tensor,
+    check_keys,
+    make_header,
+    read_directory,
+    write_directory,
+)
 from flaxseg.preprocess import Preprocess
 
 TORCH_AXES = {
@@ -47,7 +54,7 @@ def state_dict(model: nnx.Module) -> dict[str, np.ndarray]:
     return {key: to_torch_axes(leaf, np.asarray(leaf[...])) for key, leaf in _variables(model)}
 
 
-def fill(model: models.Model, arrays: Mapping[str, np.ndarray]) -> models.Model:
+def fill(model: models.Model, arrays: Mapping[str, Tensor]) -> models.Model:
     """The model with every variable replaced by the array of its native key.
 
     Args:
@@ -146,5 +153,5 @@ def _torch_shape(leaf: nnx.Variable) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in axes) if axes else tuple(shape)
 
 
-def _common_dtype(arrays: Mapping[str, np.ndarray]) -> np.dtype:
+def _common_dtype(arrays: Mapping[str, Tensor]) -> np.dtype:
     return next((a.dtype for a in arrays.values()), np.dtype(np.float32))

@@ -2,11 +2,19 @@
 
 import os
 
+import numpy as np
 import torch
 from torch import nn
 
 from flaxseg.labels import LabelSet
-from flaxseg.model_dir import COUNTER, check_keys, make_header, read_directory, write_directory
+from flaxseg.model_dir import (
+    COUNTER,
+    StoredTensor,
+    check_keys,
+    make_header,
+    read_directory,
+    write_directory,
+)
 from flaxseg.preprocess import Preprocess
 from torch_ref.registry import Network, create_model
 
@@ -21,7 +29,7 @@ def load(directory: str | os.PathLike) -> Network:
     model = create_model(header.config)
     expected = {key: tuple(value.shape) for key, value in _weights(model).items()}
     check_keys(expected, arrays, f"the weights of {directory}")
-    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    tensors = {key: torch.from_numpy(_wide(value)) for key, value in arrays.items()}
     model.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
     return model.eval()
 
@@ -49,6 +57,12 @@ def save(
     header = make_header(model.config, labels=labels, preprocess=preprocess, name=name)
     arrays = {key: value.detach().cpu().numpy() for key, value in _weights(model).items()}
     write_directory(directory, header, arrays)
+
+
+def _wide(stored: StoredTensor) -> np.ndarray:
+    """At least float32, as torch knows no half precision of numpy's."""
+    array = np.asarray(stored)
+    return array.astype(np.float32) if array.itemsize < 4 else array
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
