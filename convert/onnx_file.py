@@ -77,8 +77,8 @@ def write_onnx(
 def _trace(config: models.Config, arrays: Mapping[str, Tensor]) -> Any:
     import torch
 
-    twin = torch_twin(config, arrays)
-    if getattr(config, "backbone", None) and hasattr(twin.backbone, "_positions"):
+    twin: Any = torch_twin(config, arrays)
+    if isinstance(config, models.SETRConfig) and config.backbone.resize_positions != "none":
         twin.backbone._positions = types.MethodType(_positions_of_any_grid, twin.backbone)
     divisor = max(config.size_divisor, 32)
     size = config.fixed_size or (TRACED_SIZE[0] * divisor, TRACED_SIZE[1] * divisor)
