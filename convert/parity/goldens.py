@@ -127,8 +127,8 @@ class Golden:
         return self.format.table(models.abstract_model(self.config))
 
     @functools.cached_property
-    def native_state(self) -> Arrays:
-        """The weights under native keys."""
+    def weights(self) -> Arrays:
+        """The peer's state dict."""
         weights = golden_rule.weights(self.keys)
         if "shrink_factor" in self.record:
             weights = golden_rule.shrink(
@@ -137,7 +137,12 @@ class Golden:
                 str(self.record["shrink_prefix"]),
                 tuple(map(str, self.record["shrink_also"])),
             )
-        return self.table.to_native(weights)
+        return weights
+
+    @functools.cached_property
+    def native_state(self) -> Arrays:
+        """The weights under native keys."""
+        return self.table.to_native(self.weights)
 
     @property
     def outputs(self) -> list[str]:
@@ -189,9 +194,17 @@ def rows(name: str) -> list[Row]:
     return found
 
 
-def eval_figures(golden: Golden, run: type[FlaxRun] | type[TorchRun]) -> Iterator[Figure]:
-    """Outputs in eval mode: largest difference against the published network's own noise."""
-    network = run(golden.config, golden.native_state, "float32")
+def eval_figures(
+    golden: Golden, run: type[FlaxRun] | type[TorchRun], state: Arrays | None = None
+) -> Iterator[Figure]:
+    """Outputs in eval mode: largest difference against the published network's own noise.
+
+    Args:
+        golden: what was published.
+        run: in which framework to compute.
+        state: native weights from elsewhere; the golden's own if None.
+    """
+    network = run(golden.config, golden.native_state if state is None else state, "float32")
     outputs = _evaluate(golden, network)
     for name in golden.outputs:
         if name == "logits":

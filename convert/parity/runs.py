@@ -86,8 +86,8 @@ OPTIMIZERS = {
 def random_state(config: models.Config, seed: int) -> Arrays:
     """Float32 weights with nothing at a default: no zero gate, no unit scale, no empty statistic.
 
-    Gains keep the activations of deep networks near 1, and the energies of every attention where
-    its softmax is neither flat nor one-hot.
+    Gains keep the activations of deep networks near 1, and the energies of every attention and
+    gate where softmax and sigmoid are neither flat nor steps.
     """
     rng = np.random.default_rng(seed)
     shapes = native.leaves(models.abstract_model(config))
@@ -100,6 +100,10 @@ EMBEDDINGS = ("pos_embed", "cls_token")
 """Parameters that are added to tokens instead of multiplying them."""
 
 
+BRANCH_ENDS = (".bn3.", ".project.bn.")
+"""The last norms of residual branches, whose sum would grow from block to block."""
+
+
 def _random_tensor(key: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     leaf = key.rpartition(".")[2]
     if leaf == "running_var":
@@ -109,7 +113,7 @@ def _random_tensor(key: str, shape: tuple[int, ...], rng: np.random.Generator) -
         if leaf == "gamma":
             return 0.5 + 0.1 * noise
         if leaf == "weight":
-            return (0.4 if ".bn3." in key else 1.0) + 0.1 * noise
+            return (0.4 if any(norm in key for norm in BRANCH_ENDS) else 1.0) + 0.1 * noise
         return 0.1 * noise
     if leaf in EMBEDDINGS:
         return noise
