@@ -128,9 +128,10 @@ def read_native(
         check_values(checkpoint.arrays, allow_nonfinite)
         foreign = plain_weights(checkpoint.arrays) if inplace_abn else checkpoint.arrays
         arrays, report = translate(checkpoint, found, foreign)
-        if inplace_abn:
-            note = "norms scale by |weight| + 1e-5 of the file (InPlaceABN)"
-            report = dataclasses.replace(report, notes=(*report.notes, note))
+        untold = "norms scale by |weight| + 1e-5 of the file (InPlaceABN)"
+        untold = untold if inplace_abn else found.format.untold
+        if untold:
+            report = dataclasses.replace(report, notes=(*report.notes, untold))
         if num_classes not in (None, found.config.num_classes):
             arrays, report = _with_classes(arrays, report, num_classes)
         return Native(arrays, report)

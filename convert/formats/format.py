@@ -59,6 +59,7 @@ class Format:
         counters: it stores `num_batches_tracked` beside every running variance.
         wrapper: the entry of the file under which the peer keeps the state dict, None if bare.
         licence: of the peer's code and weights.
+        untold: what no file tells and its user may have to.
         bare: any network of the architecture has these keys, so that they tell no variant.
         head_dim: channels of an attention head, where an encoder's shapes do not tell it.
     """
@@ -73,6 +74,7 @@ class Format:
     counters: bool = True
     wrapper: str | None = None
     licence: str = ""
+    untold: str = ""
     bare: bool = False
     head_dim: int | None = None
 

@@ -38,4 +38,6 @@ FORMAT = Format(
     rules=RULES,
     variants=("ccnet_r101_original",),
     free=FREE_FIELDS,
+    untold="norms are taken as plain ones; InPlaceABN's, which the authors trained with, scale by "
+    "|weight| + 1e-5: --inplace-abn",
 )

@@ -185,7 +185,8 @@ def test_inplace_abn_is_said_by_the_user(tmp_path):
     state = {k: a for k, a in state.items() if "num_batches" not in k}
     convert.write(tmp_path / "x.pth", state)
     plain, report = convert.load(tmp_path / "x.pth")
-    assert report.model_name == "ccnet" and not report.notes
+    assert report.model_name == "ccnet"
+    assert [note[-13:] for note in report.notes] == ["--inplace-abn"]
     abn, report = convert.load(tmp_path / "x.pth", inplace_abn=True)
     assert report.notes == ("norms scale by |weight| + 1e-5 of the file (InPlaceABN)",)
     key = "head.fuse.bn.weight"
