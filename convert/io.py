@@ -152,7 +152,9 @@ def _pickler(
     torch = _torch(path)
 
     def save(state: Mapping[str, np.ndarray], staging: Path) -> None:
-        tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
+        tensors = {
+            key: torch.from_numpy(np.array(value, order="C")) for key, value in state.items()
+        }
         beside = {"meta": dict(meta)} if meta else {}
         torch.save({**beside, wrapper: tensors} if wrapper else tensors, staging)
 

@@ -5,7 +5,9 @@ frameworks read the same file. Nothing here knows how a framework holds its tens
 """
 
 import difflib
+import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -58,22 +60,31 @@ class Header(NamedTuple):
         }
 
 
+class _TensorFile(io.FileIO):
+    """A file that is closed once no tensor is left that reads from it."""
+
+    def __del__(self):
+        self.close()
+
+
 class StoredTensor:
-    """A tensor in a file, read when it is asked for: large models need no second copy in memory.
+    """A tensor in a safetensors file, read when it is asked for.
+
+    Large models need no second copy in memory that way, nor a mapping of the whole file.
 
     Attributes:
         shape: in torch's axis order.
         dtype: as stored.
     """
 
-    def __init__(self, file: Any, key: str):
-        self._file, self._key = file, key
-        entry = file.get_slice(key)
-        self.shape: tuple[int, ...] = tuple(entry.get_shape())
-        self.dtype: np.dtype = _dtype(entry.get_dtype())
+    def __init__(self, file: io.FileIO, shape: tuple[int, ...], dtype: np.dtype, offset: int):
+        self.shape, self.dtype = shape, dtype
+        self._file, self._offset = file, offset
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self._file.get_tensor(self._key)
+        self._file.seek(self._offset)
+        content = np.fromfile(self._file, np.uint8, math.prod(self.shape) * self.dtype.itemsize)
+        array = content.view(self.dtype).reshape(self.shape)
         return array if dtype is None else array.astype(dtype, copy=False)
 
 
@@ -169,9 +180,8 @@ def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, Stor
             )
     header = _read_header(directory / CONFIG_FILE)
     try:
-        file: Any = safetensors.safe_open(directory / WEIGHTS_FILE, "np")
-        return header, {key: StoredTensor(file, key) for key in file.keys()}
-    except (safetensors.SafetensorError, OSError, KeyError) as error:
+        return header, _open_tensors(directory / WEIGHTS_FILE)
+    except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{directory / WEIGHTS_FILE} cannot be read ({error}): copy or convert it again"
         ) from None
@@ -229,11 +239,30 @@ def _read_header(path: Path) -> Header:
         raise CheckpointError(f"{path} has no entry {error}: flaxseg.save writes it") from None
 
 
+def _open_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Key -> tensor of a safetensors file, none of them read yet."""
+    with safetensors.safe_open(path, "np"):
+        pass  # checks that all tensors lie within the file, each in a place of its own
+    file = _TensorFile(path)
+    length = int.from_bytes(file.read(8), "little")
+    entries = json.loads(file.read(length))
+    entries.pop("__metadata__", None)
+    return {
+        key: StoredTensor(
+            file,
+            tuple(entry["shape"]),
+            _dtype(entry["dtype"]),
+            8 + length + entry["data_offsets"][0],
+        )
+        for key, entry in entries.items()
+    }
+
+
 def _dtype(name: str) -> np.dtype:
-    """A dtype from its name in safetensors, such as F32 or BF16."""
-    if name == "BF16":
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype({"F": "f", "I": "i", "U": "u"}[name[0]] + str(int(name[1:]) // 8))
+    """A dtype from its name in safetensors, such as F32, BF16 or BOOL."""
+    others = {"BF16": ml_dtypes.bfloat16, "BOOL": np.bool_}
+    letter, bits = name[0].lower(), name[1:]
+    return np.dtype(others[name] if name in others else f"<{letter}{int(bits) // 8}")
 
 
 def _near(key: str, candidates: list[str]) -> str:
