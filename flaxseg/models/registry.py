@@ -145,16 +145,26 @@ def override(config: Any, values: dict[str, Any]) -> Any:
 
 
 def name_of(config: Config) -> str:
-    """The registry name of a configuration, whatever its class count and `remat`.
+    """The registry name of a configuration, whatever its class count, `remat` and size of images.
 
     The name of its architecture if it is none of the variants.
     """
     architecture = architecture_of(config)
     same: dict[str, Any] = {"num_classes": config.num_classes, "remat": config.remat}
     for name, variant in ARCHITECTURES[architecture].variants.items():
-        if dataclasses.replace(variant, **same) == config:
+        if _for_images_of(dataclasses.replace(variant, **same), config) == config:
             return name
     return architecture
+
+
+def _for_images_of(variant: Config, config: Config) -> Config:
+    """The variant for the only image size that a configuration takes, if there is one."""
+    if config.fixed_size is None or variant.fixed_size is None:
+        return variant
+    try:
+        return variant.with_image_size(config.fixed_size)
+    except ConfigError:  # not whole patches of the variant's size
+        return variant
 
 
 def _replace(config: Any, values: dict[str, Any], prefix: str) -> Any:

@@ -85,6 +85,15 @@ def test_a_variant_is_known_by_its_name_at_any_class_count(name):
     assert models.name_of(small) == models.architecture_of(small)
 
 
+@pytest.mark.parametrize("name", ["setr", "setr_pup_original", "vitseg"])
+def test_a_variant_is_known_by_its_name_at_any_image_size(name):
+    config = models.get_config(name).with_image_size((64, 96))
+    assert models.name_of(config) == name
+    odd_patches = {"setr": "backbone.patch_size", "vitseg": "patch_size"}
+    field = odd_patches[models.architecture_of(config)]
+    assert models.name_of(models.override(config, {field: 2})) == models.architecture_of(config)
+
+
 def test_dotted_and_nested_overrides_are_the_same():
     dotted = models.get_config("ccnet", **{"backbone.width": 8, "backbone.stem_channels": (4,)})
     nested = models.get_config("ccnet", backbone={"width": 8, "stem_channels": [4]})
