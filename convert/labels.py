@@ -5,17 +5,27 @@ from typing import Any
 
 from convert.formats import Format
 from convert.sources import Checkpoint
-from flaxseg.errors import ConfigError
+from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.labels import LabelSet
 
 MMSEG = "mmseg"
 
 
 def from_checkpoint(checkpoint: Checkpoint, num_classes: int) -> tuple[LabelSet, tuple[str, ...]]:
-    """The classes that a file names, or numbered ones; and what to note about it."""
+    """The classes that a file names, or numbered ones; and what to note about it.
+
+    Raises:
+        CheckpointError: the config.json beside the file is that of another number of classes.
+    """
     generic = LabelSet.generic(num_classes)
     names, palette = _noted(checkpoint.content.meta)
-    names = names or _of_hugging_face(checkpoint.config)
+    configured = _of_hugging_face(checkpoint.config)
+    if configured is not None and len(configured) != num_classes:
+        raise CheckpointError(
+            f"its config.json names {len(configured)} classes (id2label), the weights are for "
+            f"{num_classes}: put the config.json beside it that it was saved with"
+        )
+    names = names or configured
     if names is None:
         return generic, ()
     if len(names) != num_classes:

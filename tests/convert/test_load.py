@@ -242,6 +242,10 @@ def test_a_hugging_face_folder(tmp_path):
     np.testing.assert_array_equal(logits(loaded.model), logits(model))
     with pytest.raises(CheckpointError, match="hf exists: choose another folder"):
         convert.save(model, tmp_path / "hf", format="huggingface")
+    del values["id2label"]["2"]
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"names 2 classes \(id2label\), the weights .* 3"):
+        convert.load(tmp_path / "hf")
 
 
 def test_files_of_several_parts(segformer, tmp_path):
