@@ -14,6 +14,7 @@ from convert import labels as class_names
 from convert.formats import huggingface_segformer, load_format
 from convert.inplace_abn import plain_weights
 from convert.io import write
+from convert.onnx_file import ONNX, write_onnx
 from convert.recognise import Recognition, identify
 from convert.report import Report
 from convert.sources import Checkpoint, open_checkpoint
@@ -152,8 +153,8 @@ def save(
         model: a network, or what `load` returned, which also gives class names and the tensors
             that the network does not use.
         path: a folder for "native", a folder or file for "huggingface", else a file: .pth, .pt,
-            .bin, .ckpt or .safetensors.
-        format: "native" or the name of a published layout, such as "mmseg".
+            .bin, .ckpt or .safetensors, and .onnx for "onnx".
+        format: "native", "onnx", or the name of a published layout, such as "mmseg".
         labels: class names and colours, where the layout keeps them.
 
     Raises:
@@ -168,6 +169,9 @@ def save(
         model = model.model
     if format == NATIVE:
         native.save(model, path, labels=labels)
+        return
+    if format == ONNX:
+        write_onnx(path, model.config, native.state_dict(model), labels=labels)
         return
     layout = load_format(format, models.architecture_of(model.config))
     state = layout.export_state(model, spares)

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+import convert
 from convert import onnx_file
 from convert.__main__ import main
 from convert.parity.networks import small_config
@@ -38,6 +39,13 @@ def directory(tmp_path):
     labels = LabelSet("pets", ("cat", "dog", "sofa", "grass", "sky"), palette)
     native.save(model, tmp_path / "model", labels=labels)
     return tmp_path / "model"
+
+
+def test_save_writes_it_too(directory, tmp_path):
+    convert.save(convert.load(directory), tmp_path / "b.onnx", format="onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "b.onnx")
+    assert session.get_outputs()[0].shape[1:] == [5, 32, 48]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"])[0] == "cat"
 
 
 def test_command(directory, tmp_path, capsys):
