@@ -142,7 +142,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _save_safetensors(state: Mapping[str, np.ndarray], path: Path) -> None:
-    arrays = {key: np.ascontiguousarray(value) for key, value in state.items()}
+    arrays = {key: np.asarray(value, order="C") for key, value in state.items()}
     save_file(arrays, path, metadata={"format": "pt"})
 
 

@@ -158,7 +158,7 @@ def write_directory(
 
 
 def _save_tensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    tensors = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    tensors = {key: np.asarray(value, order="C") for key, value in arrays.items()}
     save_file(tensors, path, metadata={"format": "pt"})
 
 

@@ -66,7 +66,7 @@ def old_torch_file(state: State) -> bytes:
 
 
 def safetensors_file(state: State) -> bytes:
-    return save({key: np.ascontiguousarray(value) for key, value in state.items()})
+    return save({key: np.asarray(value, order="C") for key, value in state.items()})
 
 
 WRITERS: dict[str, Callable[[State], bytes]] = {

@@ -19,7 +19,8 @@ from flaxseg.errors import CheckpointError
 @pytest.fixture
 def state():
     rng = np.random.default_rng(0)
-    return {"b.weight": rng.standard_normal((2, 3)).astype(np.float32), "a.steps": np.array(3)}
+    transposed = rng.standard_normal((3, 2)).astype(np.float32).T
+    return {"b.weight": transposed, "a.steps": np.array(3)}
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.pt", "x.bin", "x.ckpt", "x.safetensors"])
@@ -28,7 +29,8 @@ def test_round_trip(tmp_path, state, name):
     back = convert.read(tmp_path / "deep" / name)
     assert back.keys() == state.keys()
     for key, array in state.items():
-        assert back[key].dtype == array.dtype and back[key].tobytes() == array.tobytes()
+        assert (back[key].dtype, back[key].shape) == (array.dtype, array.shape)
+        assert back[key].tobytes() == array.tobytes()
     assert os.listdir(tmp_path / "deep") == [name]
 
 

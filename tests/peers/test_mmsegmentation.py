@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 import convert
@@ -33,6 +34,7 @@ PUBLISHED = {
 
 def build(config: str) -> torch.nn.Module:
     """The published network without its pretrained encoder."""
+    init_default_scope("mmseg")
     values = Config.fromfile(CONFIGS / config).model
     values.pretrained = None
     values.backbone.pop("init_cfg", None)
