@@ -37,11 +37,19 @@ AUXILIARY = "aux_head"
 
 
 class _Found(NamedTuple):
-    """What a checkpoint gives: native key -> array, for a configuration, and words about it."""
+    """What a checkpoint gives.
+
+    Attributes:
+        arrays: native key -> array.
+        config: of a network with these shapes.
+        lines: about it, for the user to read.
+        encoder: it holds an encoder alone.
+    """
 
     arrays: Mapping[str, Tensor]
     config: models.Config
     lines: list[str]
+    encoder: bool = False
 
 
 def start_from(source: str, config: models.Config) -> Start:
@@ -55,8 +63,10 @@ def start_from(source: str, config: models.Config) -> Start:
     Raises:
         CheckpointError: it cannot be read, or holds another network.
     """
-    found = _open(source, config)
+    opened = _read_directory(source) or open_checkpoint(source)
     try:
+        found = _read(opened, config) if isinstance(opened, Checkpoint) else opened
+        found = found if found.encoder else _whole(found, config)
         arrays, resized = _resize_positions(found, config)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
@@ -74,23 +84,25 @@ def start_from(source: str, config: models.Config) -> Start:
     return Start(kept, lines)
 
 
-def _open(source: str, config: models.Config) -> _Found:
-    path = Path(source)
-    for directory in (path, path / MODEL_FOLDER):
+def _read_directory(source: str) -> _Found | None:
+    """The network of a model directory or a work directory; None if it is neither."""
+    for directory in (Path(source), Path(source) / MODEL_FOLDER):
         if is_model_directory(directory):
             header, arrays = read_directory(directory)
-            found = _Found(arrays, header.config, [f"format {NATIVE}, {header.name}"])
-            return _whole(source, found, config)
-    checkpoint = open_checkpoint(source)
+            return _Found(arrays, header.config, [f"format {NATIVE}, {header.name}"])
+    return None
+
+
+def _read(checkpoint: Checkpoint, config: models.Config) -> _Found:
     check_values(checkpoint.arrays)
     candidates = encoders(shapes_of(checkpoint.arrays))
     if candidates:
         return _encoder(checkpoint, candidates, config)
     arrays, report = translate(checkpoint, recognise_checkpoint(checkpoint, like=config))
-    return _whole(source, _Found(arrays, report.config, str(report).splitlines()[1:]), config)
+    return _Found(arrays, report.config, str(report).splitlines()[1:])
 
 
-def _whole(source: str, found: _Found, config: models.Config) -> _Found:
+def _whole(found: _Found, config: models.Config) -> _Found:
     """A whole network's tensors, without auxiliary heads that this one lacks.
 
     Raises:
@@ -100,16 +112,12 @@ def _whole(source: str, found: _Found, config: models.Config) -> _Found:
     if odd:
         what = ", ".join(f"{name} is {a!r} there and {b!r} here" for name, a, b in odd)
         raise CheckpointError(
-            f"{source} holds {models.name_of(found.config)}, which computes something else than "
-            f"the network to train: {what}; choose that with --model and --override"
+            f"it holds {models.name_of(found.config)}, which computes something else than the "
+            f"network to train: {what}; choose that with --model and --override"
         )
     expected = native.leaves(models.abstract_model(_sized_like(found.config, config)))
     arrays = {k: a for k, a in found.arrays.items() if k in expected or not _is_auxiliary(k)}
-    needed = {k: s for k, s in expected.items() if k in arrays or not _is_auxiliary(k)}
-    try:
-        check_keys(needed, arrays)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from None
+    check_keys({k: s for k, s in expected.items() if k in arrays or not _is_auxiliary(k)}, arrays)
     return found._replace(arrays=arrays)
 
 
@@ -135,10 +143,9 @@ def _encoder(checkpoint: Checkpoint, candidates: Iterable[Format], config: model
         lines = [f"format {layout}: {layout.origin}"]
         lines += [f"licence {layout.licence}"] if layout.licence else []
         lines += [f"left out {short_list(left_out)}"] if left_out else []
-        return _Found(arrays, theirs, lines)
+        return _Found(arrays, theirs, lines, encoder=True)
     raise CheckpointError(
-        f"{checkpoint.source} holds an encoder that {models.name_of(config)} does not have: "
-        f"{'; or '.join(problems)}"
+        f"it holds an encoder that {models.name_of(config)} does not have: {'; or '.join(problems)}"
     )
 
 

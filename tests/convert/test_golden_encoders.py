@@ -35,7 +35,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_features(name, tmp_path: Path):
-    with np.load(goldens.GOLDENS / f"{name}.npz") as archive:
+    with np.load(goldens.GOLDENS / f"{name}.features.npz") as archive:
         record = dict(archive)
     weights = golden_rule.weights(goldens.load_keys(name))
     convert.write(tmp_path / "encoder.pth", weights)

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import runpy
+import sys
 
 import jax
 import numpy as np
@@ -203,7 +204,8 @@ def test_command_reports_and_counts_failures(monkeypatch, capsys):
     assert "all rows passed" in capsys.readouterr().out
 
 
-def test_other_processes_can_import_what_they_are_to_measure():
+def test_other_processes_can_import_what_they_are_to_measure(monkeypatch):
+    monkeypatch.delitem(sys.modules, command.__name__)
     run = runpy.run_module("convert.parity", run_name="__main_of_a_test__")
     assert {run[name].__module__ for name in ("rows", "one_thread")} == {rows.__name__}
 

