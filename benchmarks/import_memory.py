@@ -24,7 +24,7 @@ PERIOD = 0.02
 def write_checkpoint(name: str, format: str, path: Path) -> None:
     """A network with random weights, as its publisher would store it."""
     config = models.get_config(name)
-    model = models.build(config, rngs=models.params_keys(0))
+    model = models.fresh_model(config, rngs=models.params_keys(0))
     convert.save(model, path, format=format)
 
 

@@ -292,7 +292,7 @@ def _with_classes(arrays: dict[str, np.ndarray], report: Report, num_classes: in
     config = models.override(report.config, {"num_classes": num_classes})
     leaves = native.leaves(models.abstract_model(config))
     fresh = tuple(key for key, shape in leaves.items() if arrays[key].shape != shape)
-    start = native.state_dict(models.build(config, rngs=nnx.Rngs(SEED)))
+    start = native.state_dict(models.fresh_model(config, rngs=nnx.Rngs(SEED)))
     arrays = {key: start[key] if key in fresh else array for key, array in arrays.items()}
     notes = (*report.notes, f"{report.config.num_classes} classes in the file, {num_classes} here")
     changes: dict[str, Any] = {"config": config, "fresh": fresh, "notes": notes, "spares": {}}

@@ -18,10 +18,12 @@ from flaxseg.models.registry import build as build
 from flaxseg.models.registry import config_from_json as config_from_json
 from flaxseg.models.registry import config_to_json as config_to_json
 from flaxseg.models.registry import create_model as create_model
+from flaxseg.models.registry import fresh_model as fresh_model
 from flaxseg.models.registry import get_config as get_config
 from flaxseg.models.registry import list_models as list_models
 from flaxseg.models.registry import name_of as name_of
 from flaxseg.models.registry import override as override
+from flaxseg.models.registry import quick_compile as quick_compile
 from flaxseg.models.resnet import ResNet as ResNet
 from flaxseg.models.resnet import ResNetConfig as ResNetConfig
 from flaxseg.models.segformer import SegFormer as SegFormer

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 
-class _Keys:
+class CountedKeys:
     """Gives the keys of `nnx.Rngs(seed).params`, one after the other.
 
     `nnx.Rngs` counts in a JAX variable. While a function is traced, each change of a variable asks
@@ -16,15 +16,31 @@ class _Keys:
 
     def __init__(self, seed: int):
         self._key = jax.random.key(seed)
-        self._count = 0
+        self.count = 0
 
     def params(self) -> jax.Array:
         """The next key."""
-        key = jax.random.fold_in(self._key, self._count)
-        self._count += 1
+        key = jax.random.fold_in(self._key, self.count)
+        self.count += 1
         return key
 
 
+class ListedKeys:
+    """Gives keys that were drawn before, one after the other."""
+
+    def __init__(self, keys: jax.Array):
+        self._keys = iter(keys)
+
+    def params(self) -> jax.Array:
+        """The next key."""
+        return next(self._keys)
+
+
+def as_rngs(keys: CountedKeys | ListedKeys) -> nnx.Rngs:
+    """Keys as a network's constructor takes them: as a "params" stream and nothing else."""
+    return typing.cast(nnx.Rngs, keys)
+
+
 def params_keys(seed: int) -> nnx.Rngs:
-    """What a network's constructor takes as `rngs`: its "params" stream and nothing else."""
-    return typing.cast(nnx.Rngs, _Keys(seed))
+    """The keys of a seed as a network's constructor takes them."""
+    return as_rngs(CountedKeys(seed))

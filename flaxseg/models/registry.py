@@ -2,17 +2,19 @@
 
 import dataclasses
 import fnmatch
+import functools
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.models import bisenetv2, ccnet, segformer, setr, vitseg
-from flaxseg.models.keys import params_keys
+from flaxseg.models.keys import CountedKeys, ListedKeys, as_rngs, params_keys
 
 Config = (
     bisenetv2.BiSeNetV2Config
@@ -91,7 +93,37 @@ def create_model(
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     config = get_config(name, **overrides)
-    return build(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    return fresh_model(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+
+def fresh_model(
+    config: Config,
+    *,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+) -> Model:
+    """The network of a configuration, with all its weights drawn by one program.
+
+    Drawn one by one, each shape would compile a program of its own. The keys are the same.
+    """
+    make = functools.partial(build, config, dtype=dtype, param_dtype=param_dtype)
+    if isinstance(jnp.zeros(()), jax.core.Tracer):
+        return make(rngs=rngs)  # part of a program already
+    counter = CountedKeys(0)
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(rngs=as_rngs(counter))))
+    keys = jnp.stack([rngs.params() for _ in range(counter.count)])
+    draw = jax.jit(
+        lambda keys: nnx.state(make(rngs=as_rngs(ListedKeys(keys)))),
+        compiler_options=quick_compile(),
+    )
+    return nnx.merge(graphdef, draw(keys))
+
+
+def quick_compile() -> dict[str, str | bool]:
+    """Compiler options for a program that runs once: made fast rather than fast."""
+    known = jax.default_backend() in ("cpu", "gpu")
+    return {"xla_backend_optimization_level": "0"} if known else {}
 
 
 def build(
@@ -101,7 +133,7 @@ def build(
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
 ) -> Model:
-    """Builds the network of a configuration."""
+    """Builds the network of a configuration inside a traced function; see `fresh_model`."""
     model = ARCHITECTURES[architecture_of(config)].model
     return model(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 

@@ -204,10 +204,8 @@ class Setup:
         Args:
             start: weights from elsewhere that take the place of random ones.
         """
-        # The program runs once: compiling it fast matters more than fast code.
-        fast_compile: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
         init = jax.jit(self._init, out_shardings=replicated(self.mesh))
-        state = init.lower().compile(compiler_options=fast_compile)()
+        state = init.lower().compile(compiler_options=models.quick_compile())()
         if start is None:
             return state
         return replace_weights(state, start, graphdef=self.graphdef, tx=self.tx, mesh=self.mesh)

@@ -189,7 +189,7 @@ def test_each_design_choice_matters(case, changes):
 
 
 def flax_state(config) -> dict[str, np.ndarray]:
-    return native.state_dict(models.build(config, rngs=nnx.Rngs(0)))
+    return native.state_dict(models.fresh_model(config, rngs=nnx.Rngs(0)))
 
 
 def torch_state(config) -> dict[str, np.ndarray]:

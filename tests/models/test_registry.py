@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from convert.parity.networks import COMPARISONS, small_config
-from flaxseg import models
+from flaxseg import models, native
 from flaxseg.errors import ConfigError
 
 FC = 2048 * 1000 + 1000
@@ -92,6 +92,18 @@ def test_a_variant_is_known_by_its_name_at_any_image_size(name):
     odd_patches = {"setr": "backbone.patch_size", "vitseg": "patch_size"}
     field = odd_patches[models.architecture_of(config)]
     assert models.name_of(models.override(config, {field: 2})) == models.architecture_of(config)
+
+
+def test_weights_drawn_by_one_program_are_those_of_the_same_keys():
+    config = small_config("vitseg")
+    rngs, same = nnx.Rngs(3), nnx.Rngs(3)
+    drawn = native.state_dict(models.fresh_model(config, rngs=rngs))
+    one_by_one = native.state_dict(models.build(config, rngs=same))
+    for key, array in one_by_one.items():
+        np.testing.assert_allclose(drawn[key], array, rtol=0, atol=1e-6, err_msg=key)
+    assert rngs.params() == same.params()
+    traced = nnx.eval_shape(lambda: models.create_model("vitseg", rngs=nnx.Rngs(0)))
+    assert isinstance(traced, models.ViTSeg)
 
 
 def test_dotted_and_nested_overrides_are_the_same():

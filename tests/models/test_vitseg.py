@@ -165,7 +165,7 @@ def test_an_approximate_gelu_is_noticed(case, monkeypatch):
 
 
 def flax_state(config) -> dict[str, np.ndarray]:
-    return native.state_dict(models.build(config, rngs=nnx.Rngs(0)))
+    return native.state_dict(models.fresh_model(config, rngs=nnx.Rngs(0)))
 
 
 def torch_state(config) -> dict[str, np.ndarray]:

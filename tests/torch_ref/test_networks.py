@@ -68,7 +68,7 @@ def test_initialisation_has_the_same_moments(name):
     torch.manual_seed(0)
     sizes = {"num_classes": 40, "backbone.width": 16, "channels": 64}
     config = models.get_config(name, **sizes, **{"backbone.blocks": (1, 1, 1, 1)})
-    ours = native.state_dict(models.build(config, rngs=nnx.Rngs(0)))
+    ours = native.state_dict(models.fresh_model(config, rngs=nnx.Rngs(0)))
     theirs = bridge.state_dict(torch_ref.create_model(config))
     biases: tuple[list, list] = ([], [])
     for key, b in theirs.items():

@@ -72,7 +72,7 @@ def test_single_values_or_whole_channels_are_dropped(name, shape):
 def test_initialisation_has_the_same_moments(name):
     torch.manual_seed(0)
     config = tiny(name, num_classes=40, channels=64, **{"backbone.widths": (24, 32)})
-    ours = native.state_dict(models.build(config, rngs=nnx.Rngs(0)))
+    ours = native.state_dict(models.fresh_model(config, rngs=nnx.Rngs(0)))
     theirs = bridge.state_dict(torch_ref.create_model(config))
     assert ours.keys() == theirs.keys()
     for key, b in theirs.items():

@@ -185,7 +185,7 @@ def test_heads_start_as_published(name, side):
     config = models.override(small_config(name), {"channels": 32, "num_classes": 60})
     torch.manual_seed(0)
     if side == "flax":
-        state = native.state_dict(models.build(config, rngs=nnx.Rngs(0)))
+        state = native.state_dict(models.fresh_model(config, rngs=nnx.Rngs(0)))
     else:
         state = bridge.state_dict(torch_ref.create_model(config))
     heads = {k: a for k, a in state.items() if not k.startswith("backbone.") and a.ndim == 4}
