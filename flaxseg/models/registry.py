@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 from jax import numpy as jnp
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from flaxseg.errors import ConfigError, did_you_mean
@@ -108,7 +109,7 @@ def fresh_model(
     Drawn one by one, each shape would compile a program of its own. The keys are the same.
     """
     make = functools.partial(build, config, dtype=dtype, param_dtype=param_dtype)
-    if isinstance(jnp.zeros(()), jax.core.Tracer):
+    if isinstance(jnp.zeros(()), Tracer):
         return make(rngs=rngs)  # part of a program already
     counter = CountedKeys(0)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(rngs=as_rngs(counter))))
