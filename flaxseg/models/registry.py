@@ -108,17 +108,26 @@ def fresh_model(
 
     Drawn one by one, each shape would compile a program of its own. The keys are the same.
     """
+    if isinstance(jnp.zeros(()), Tracer):  # part of a program already
+        return build(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    count, graphdef, draw = _drawing(config, dtype, param_dtype)
+    keys = jnp.stack([rngs.params() for _ in range(count)])
+    return nnx.merge(graphdef, draw(keys))
+
+
+@functools.lru_cache(maxsize=16)
+def _drawing(
+    config: Config, dtype: DTypeLike, param_dtype: DTypeLike
+) -> tuple[int, nnx.GraphDef, Callable[[jax.Array], nnx.State]]:
+    """How many keys a network takes, its structure, and the program from keys to variables."""
     make = functools.partial(build, config, dtype=dtype, param_dtype=param_dtype)
-    if isinstance(jnp.zeros(()), Tracer):
-        return make(rngs=rngs)  # part of a program already
     counter = CountedKeys(0)
     graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(rngs=as_rngs(counter))))
-    keys = jnp.stack([rngs.params() for _ in range(counter.count)])
     draw = jax.jit(
         lambda keys: nnx.state(make(rngs=as_rngs(ListedKeys(keys)))),
         compiler_options=quick_compile(),
     )
-    return nnx.merge(graphdef, draw(keys))
+    return counter.count, graphdef, draw
 
 
 def quick_compile() -> dict[str, str | bool]:
