@@ -80,7 +80,7 @@ def start_from(source: str, config: models.Config) -> Start:
     lines = [f"starts from {source}", *found.lines, *resized]
     lines.append(f"{len(kept)} of {len(leaves)} tensors start from it")
     if fresh:
-        lines.append(f"random numbers in {short_list(fresh)}")
+        lines.append(f"random numbers in {', '.join(fresh)}")
     return Start(kept, lines)
 
 
