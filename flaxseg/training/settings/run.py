@@ -1,0 +1,72 @@
+"""What is trained, for how long, and what the run leaves behind."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+from flaxseg.training.settings.limits import Limit, at_least
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """What is trained, for how long, and what the run leaves behind."""
+
+    model: str = "ccnet"
+    """Network, a name of `flaxseg.models.list_models()`."""
+
+    data: str = "shapes"
+    """Data set: "shapes" is drawn on the fly and needs no files."""
+
+    data_dir: str | None = None
+    """Folder of the data set's files."""
+
+    workdir: str | None = None
+    """Folder of everything the run writes; the same folder again resumes. None: runs/MODEL-DATA,
+    and -RECIPE unless that is the default."""
+
+    recipe: str = "default"
+    """Named set of defaults for all the other fields; flags override it."""
+
+    init: str | None = None
+    """Checkpoint to start from, in any layout that `python -m convert formats` lists: file, folder,
+    hf:owner/name, or an encoder alone. None: random numbers."""
+
+    epochs: int = 10
+    """Length of the run, in passes over the training images."""
+
+    steps: int | None = None
+    """Length of the run, in optimiser steps, instead of epochs."""
+
+    eval_every: int = 1
+    """Epochs between two evaluations; the last epoch is always evaluated."""
+
+    log_every: int = 10
+    """Optimiser steps between two rows of metrics.csv."""
+
+    checkpoint_every: float = 5.0
+    """Minutes between two checkpoints, besides the one after each epoch; 0 is after each step."""
+
+    seed: int = 0
+    """Seed of weights, order of the images, augmentation and dropout."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the computation; parameters, loss and statistics stay float32."""
+
+    override: tuple[str, ...] = ()
+    """Fields of the model's own config as KEY=VALUE, dotted where nested, such as
+    backbone.width=16 channels=64."""
+
+    max_steps: int | None = None
+    """Stop after this optimiser step as if interrupted; the schedule does not change."""
+
+    LIMITS: ClassVar[dict[str, Limit]] = {
+        "epochs": at_least(1),
+        "steps": at_least(1),
+        "eval_every": at_least(1),
+        "log_every": at_least(1),
+        "checkpoint_every": at_least(0),
+        "seed": (lambda value: 0 <= value < 2**32, "from 0 to 4294967295"),
+        "max_steps": at_least(1),
+    }
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        {"workdir", "data_dir", "recipe", "checkpoint_every", "max_steps"}
+    )
