@@ -1,4 +1,4 @@
-"""The command line: `flaxseg train | predict | eval`."""
+"""The command line: `flaxseg train | predict | eval | data`."""
 
 import contextlib
 import dataclasses
@@ -183,10 +183,18 @@ def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
     )
 
 
+def data(args: Sequence[str], prog: str = "flaxseg data") -> None:
+    """Prepare, check or show a data set."""
+    from flaxseg.data.commands import Command
+
+    _parse(Command, args, prog)()
+
+
 COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
     "train": train,
     "predict": predict,
     "eval": evaluate,
+    "data": data,
 }
 """What `flaxseg NAME` runs."""
 

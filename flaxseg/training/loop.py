@@ -11,6 +11,7 @@ from rich.columns import Columns
 from rich.console import Console
 
 from flaxseg import native
+from flaxseg.data.skipped import list_skipped
 from flaxseg.errors import ConfigError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.images import write_image
@@ -65,6 +66,8 @@ def fit(
             start()  # before anything is written: it may not fit
         workdir.open_workdir(config)
         _print_settings(setup, console)
+        for line in list_skipped((setup.datasets.train, setup.datasets.val), config.directory):
+            console.print(line, soft_wrap=True, highlight=False)
         checkpoints = Checkpoints(config.directory / workdir.CHECKPOINTS, setup.identity())
         with checkpoints:
             if stop.name:

@@ -86,6 +86,7 @@ def _open_split(config: TrainConfig, split: str) -> data.Source:
         data_dir=config.data_dir,
         image_size=config.image_size,
         limit=config.limit,
+        on_bad_sample=config.on_bad_sample,
     )
     if config.check_labels:
         data.check_labels(source)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxseg.data.camvid_folder import FULL_LABELS
+from flaxseg.data.camvid import FULL_LABELS
 from flaxseg.data.source import Example
 from flaxseg.labels import LabelSet
 

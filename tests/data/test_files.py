@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxseg.data.files import ColorCoding, IndexCoding, check_size, read_mask, read_training_image
+from flaxseg.data.codings import ColorCoding, IndexCoding
+from flaxseg.data.files import check_size, read_mask, read_training_image
 from flaxseg.errors import DataError
 
 IDS = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)

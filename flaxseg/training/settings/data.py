@@ -45,6 +45,10 @@ class DataSettings:
     check_labels: bool = True
     """Read every label map before the first step."""
 
+    on_bad_sample: Literal["error", "skip"] = "error"
+    """What becomes of damaged or unfitting files: an error before the first step, or left out and
+    listed in skipped.txt."""
+
     LIMITS: ClassVar[dict[str, Limit]] = {
         "limit": at_least(1),
         "batch_size": at_least(1),
