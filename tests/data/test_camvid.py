@@ -16,11 +16,6 @@ from flaxseg.data.prepared import PreparedSource, prepare
 from flaxseg.errors import DataError
 
 
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
-
-
 def opened(data_dir, split, cache):
     return open_source("camvid", split, data_dir=data_dir, cache_dir=cache)
 
