@@ -214,7 +214,7 @@ def _parse(target: type[T], args: Sequence[str], prog: str, **options: Any) -> T
             raise
     # tyro draws a box around its message; the first line is only a heading.
     lines = [line.strip("╭╮╰╯│─ ") for line in report.getvalue().splitlines()]
-    raise ConfigError(" ".join(line for line in lines[1:] if line))
+    raise ConfigError(" ".join(line for line in lines[1:] if line.strip("-")))
 
 
 def _usage() -> str:

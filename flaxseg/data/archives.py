@@ -17,6 +17,8 @@ from typing import IO
 
 from flaxseg.errors import DataError
 
+_BLOCK = 2**20
+
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
@@ -73,9 +75,10 @@ def unpack(files: Mapping[Archive, pathlib.Path], target: pathlib.Path) -> None:
         except Exception as error:  # damage shows in many ways
             if isinstance(error, DataError) or _is_disk_trouble(error):
                 raise
+            reason = str(error).partition("\n")[0].rstrip(":")
             raise DataError(
-                f"{path}: is no whole archive ({error}); the download may have been cut short, get "
-                f"{archive.file} again"
+                f"{path}: is no whole archive ({reason}); the download may have been cut short, "
+                f"get {archive.file} again"
             ) from error
         if not count:
             raise DataError(
@@ -140,6 +143,8 @@ def _check_end(archive: tarfile.TarFile) -> None:
     file = archive.fileobj
     if file is None or file.tell() < archive.offset + tarfile.BLOCKSIZE:
         raise EOFError("it has no end mark")
+    while file.read(_BLOCK):  # gzip compares its checksum at the end of the file
+        pass
 
 
 def _zip_members(path: pathlib.Path) -> Iterator[_Member]:

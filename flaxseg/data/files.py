@@ -135,8 +135,10 @@ def is_rgb_mask(path: pathlib.Path) -> bool:
         DataError: it is no readable picture.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
+        with Image.open(io.BytesIO(_bytes(path)), formats=_FORMATS) as picture:
             return picture.mode in ("RGB", "RGBA")
+    except DataError:
+        raise
     except Exception as error:
         raise _unreadable(path, error) from error
 
@@ -156,10 +158,7 @@ def count_pixels(pixels: int) -> str:
 
 
 def _open(path: pathlib.Path, *, published: bool = False) -> tuple[bytes, Image.Image]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
+    data = _bytes(path)
     try:
         picture = Image.open(
             io.BytesIO(data), formats=_PUBLISHED_FORMATS if published else _FORMATS
@@ -172,6 +171,13 @@ def _open(path: pathlib.Path, *, published: bool = False) -> tuple[bytes, Image.
     if found:
         raise _unreadable(path, ValueError(found))
     return data, picture
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> DataError:

@@ -13,7 +13,9 @@ The splits are folders (`images/train`, `masks/train`, `images/val`, ..., or `tr
 per line), else every fifth image in alphabetical order validates.
 """
 
+import contextlib
 import pathlib
+from collections.abc import Sequence
 
 from flaxseg.data.classes import CLASS_FILES, JSON_FORM, Classes, read_classes
 from flaxseg.data.codings import ColorCoding, IndexCoding
@@ -60,8 +62,7 @@ def find_folder(root: pathlib.Path) -> PairFolder:
         )
     classes = read_classes(class_file, "folder")
     layout, splits, orphans, lists = _find_splits(root)
-    first = next((pair for pairs in splits.values() for pair in pairs), None)
-    coding = _coding(classes, class_file, first)
+    coding = _coding(classes, class_file, [pair for pairs in splits.values() for pair in pairs])
     folder = PairFolder(
         root, layout, classes.labels, coding, splits, (class_file, *lists), tuple(orphans)
     )
@@ -90,17 +91,24 @@ def _find_splits(
     return "listed" if lists else "plain", splits, list(orphans), [*lists.values()]
 
 
-def _coding(classes: Classes, class_file: pathlib.Path, first: Pair | None) -> Coding:
-    """By colour if the masks are in colour, which the first one tells."""
-    if first is not None and is_rgb_mask(first.label):
-        if classes.colors is not None:
-            return ColorCoding(classes.colors, str(class_file))
-        raise DataError(
-            f"{first.label}: is an RGB mask, but {class_file} gives no colours; give each class "
-            f"its colour there (lines R G B Name, or JSON {JSON_FORM}) or save the masks as class "
-            "ids"
-        )
-    return IndexCoding(classes.labels.num_classes, classes.ignore)
+def _coding(classes: Classes, class_file: pathlib.Path, pairs: Sequence[Pair]) -> Coding:
+    """By colour if the masks are in colour, which the first one that can be read tells."""
+    painted = _first_painted(pairs)
+    if painted is None:
+        return IndexCoding(classes.labels.num_classes, classes.ignore)
+    if classes.colors is not None:
+        return ColorCoding(classes.colors, str(class_file))
+    raise DataError(
+        f"{painted.label}: is an RGB mask, but {class_file} gives no colours; give each class its "
+        f"colour there (lines R G B Name, or JSON {JSON_FORM}) or save the masks as class ids"
+    )
+
+
+def _first_painted(pairs: Sequence[Pair]) -> Pair | None:
+    for pair in pairs:
+        with contextlib.suppress(DataError):  # damaged files are told of later, all at once
+            return pair if is_rgb_mask(pair.label) else None
+    return None
 
 
 FOLDER = FileDataset("folder", find_folder, _EXPECTED)
