@@ -38,7 +38,7 @@ def test_every_field_is_a_flag():
         "--resize stretch --scale 1 3 --hflip 0.1 --vflip 0.2 --jitter 0.4 --eval-size 5 6 "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
-        "--max-steps 8"
+        "--max-steps 8 --on-bad-sample skip"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")
@@ -68,7 +68,7 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --model ccnat --workdir {}", "no network is called 'ccnat'; did you mean ccnet"),
         (
             "train --data shopes --workdir {}",
-            "no data set is called 'shopes'; did you mean shapes?",
+            "no data set is called 'shopes'; did you mean shapes",
         ),
         ("train --lerning-rate 1", "Unrecognized options: --lerning-rate, 1"),
         ("train --schedule poli", "invalid choice 'poli' for argument '--schedule'"),
