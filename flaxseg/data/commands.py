@@ -51,7 +51,7 @@ class Prepare(_DataArgs):
     """What becomes of damaged or unfitting files."""
 
     def __call__(self) -> None:
-        """Prepares, and prints where and what."""
+        """Prepares, and prints what there is."""
         if self.name == "shapes":
             raise ConfigError("shapes are drawn on the fly: there is nothing to prepare")
         sources = self.splits(self.on_bad_sample)

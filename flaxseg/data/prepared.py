@@ -137,10 +137,11 @@ def prepare(
     found = _locate(dataset, data_dir, cache)
     if isinstance(found, PairFolder):
         root, files, layout = found.root, found.files(), found.layout
+        orphans = [orphan.name for orphan in found.orphans]
     else:
-        files, layout = list(found.values()), "archives"
+        files, layout, orphans = list(found.values()), "archives", []
         root = files[0].parent
-    key = fingerprint(root, files, f"{VERSION} {layout}")
+    key = fingerprint(root, files, " ".join((VERSION, layout, *orphans)))
     directory = cache / dataset.name / f"{layout}-{key}"
     if on_bad == "skip" and not directory.is_dir():
         # What was prepared without any complaint serves either way.

@@ -73,6 +73,12 @@ def unreadable(root, save):
     return "masks/p0.png: cannot be read .Is a directory"
 
 
+def dead_link(root, save):
+    (root / "images/p0.png").unlink()
+    (root / "images/p0.png").symlink_to(root / "nowhere.png")
+    return "images/p0.png: cannot be read .No such file"
+
+
 def no_mask(root, save):
     (root / "masks/p0.png").unlink()
     return "images/p0.png: has no label map, expected .*masks/p0.png"
@@ -80,7 +86,7 @@ def no_mask(root, save):
 
 FAULTS = [
     *(truncated_png, corrupt_jpeg, sixteen_bits, transparent, mirrored, one_pixel_off),
-    *(unknown_id, jpeg_mask, unreadable, no_mask),
+    *(unknown_id, jpeg_mask, unreadable, dead_link, no_mask),
 ]
 
 
@@ -120,6 +126,16 @@ def test_faultless_data_is_prepared_once(plain_dir, cache):
     opened(plain_dir, cache, on_bad_sample="error")
     assert skipped_samples([opened(plain_dir, cache)]) == []
     assert len(list((cache / "folder").iterdir())) == 1
+
+
+def test_file_without_partner_that_comes_later(plain_dir, cache, save):
+    opened(plain_dir, cache, on_bad_sample="error")
+    path = save(plain_dir / "images/late.png", np.zeros((6, 8, 3), np.uint8))
+    with pytest.raises(DataError, match="images/late.png: has no label map"):
+        opened(plain_dir, cache, on_bad_sample="error")
+    assert [sample.name for sample in opened(plain_dir, cache).skipped] == ["images/late.png"]
+    path.unlink()
+    assert opened(plain_dir, cache).skipped == ()
 
 
 def test_data_prepared_with_gaps_is_not_taken_for_whole(plain_dir, cache, save):
