@@ -1,4 +1,4 @@
-"""The command line: `flaxseg train | predict | eval | data`."""
+"""The command line: `flaxseg train | data | predict | eval`."""
 
 import contextlib
 import dataclasses
@@ -98,6 +98,13 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
     return _parse(TrainConfig, args, prog, default=default, description=about).validate()
 
 
+def data(args: Sequence[str], prog: str = "flaxseg data") -> None:
+    """Prepare, check or show a data set."""
+    from flaxseg.data.commands import Command
+
+    _parse(Command, args, prog)()
+
+
 @dataclasses.dataclass(frozen=True)
 class PredictArgs:
     """Segment photos: index mask, coloured mask and overlay of each, at the photo's own size."""
@@ -183,18 +190,11 @@ def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
     )
 
 
-def data(args: Sequence[str], prog: str = "flaxseg data") -> None:
-    """Prepare, check or show a data set."""
-    from flaxseg.data.commands import Command
-
-    _parse(Command, args, prog)()
-
-
 COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
     "train": train,
+    "data": data,
     "predict": predict,
     "eval": evaluate,
-    "data": data,
 }
 """What `flaxseg NAME` runs."""
 

@@ -13,6 +13,7 @@ from flaxseg.data.loader import steps_per_epoch as steps_per_epoch
 from flaxseg.data.loader import train_loader as train_loader
 from flaxseg.data.shapes import DEFAULT_SIZE
 from flaxseg.data.shapes import Shapes as Shapes
+from flaxseg.data.skipped import list_skipped as list_skipped
 from flaxseg.data.source import Batch as Batch
 from flaxseg.data.source import Example as Example
 from flaxseg.data.source import FirstExamples

@@ -27,11 +27,13 @@ class LabelReport:
         num_images: number of examples.
         pixels: number of pixels of every class, (K,) int64.
         ignored: number of pixels labelled 255.
+        image_pixels: number of labelled pixels of the images in which a class occurs, (K,) int64.
     """
 
     num_images: int
     pixels: np.ndarray
     ignored: int
+    image_pixels: np.ndarray
 
 
 def check_labels(source: Source, *, num_threads: int = 4) -> LabelReport:
@@ -48,7 +50,7 @@ def check_labels(source: Source, *, num_threads: int = 4) -> LabelReport:
         DataError: as `count_labels`.
     """
     counted = count_labels(source, num_threads=num_threads)
-    return LabelReport(len(source), counted.pixels, counted.ignored)
+    return LabelReport(len(source), counted.pixels, counted.ignored, counted.image_pixels)
 
 
 def count_labels(source: Source, *, num_threads: int = 4) -> Statistics:

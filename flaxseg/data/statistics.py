@@ -40,6 +40,12 @@ class Statistics:
         return (self.counts[:, : self.num_classes] > 0).sum(0)
 
     @functools.cached_property
+    def image_pixels(self) -> np.ndarray:
+        """Number of labelled pixels of the images in which each class occurs, (K,) int64."""
+        known = self.counts[:, : self.num_classes].astype(np.int64)
+        return known.sum(1) @ (known > 0)
+
+    @functools.cached_property
     def empty(self) -> np.ndarray:
         """Positions of the images without any labelled pixel."""
         return np.flatnonzero(~self.counts[:, : self.num_classes].any(1))
@@ -65,10 +71,8 @@ class Statistics:
         in which c occurs, and the median is that of the classes that occur (Eigen and Fergus 2015,
         https://arxiv.org/abs/1411.4734, section 6.3.2).
         """
-        known = self.counts[:, : self.num_classes].astype(np.int64)
-        around = ((known > 0) * known.sum(1, keepdims=True)).sum(0)
-        present = around > 0
-        frequency = self.pixels[present] / around[present]
+        present = self.pixels > 0
+        frequency = self.pixels[present] / self.image_pixels[present]
         weights = np.zeros(self.num_classes)
         if present.any():
             weights[present] = np.median(frequency) / frequency

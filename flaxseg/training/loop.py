@@ -11,7 +11,6 @@ from rich.columns import Columns
 from rich.console import Console
 
 from flaxseg import native
-from flaxseg.data.skipped import list_skipped
 from flaxseg.errors import ConfigError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.images import write_image
@@ -66,8 +65,6 @@ def fit(
             start()  # before anything is written: it may not fit
         workdir.open_workdir(config)
         _print_settings(setup, console)
-        for line in list_skipped((setup.datasets.train, setup.datasets.val), config.directory):
-            console.print(line, soft_wrap=True, highlight=False)
         checkpoints = Checkpoints(config.directory / workdir.CHECKPOINTS, setup.identity())
         with checkpoints:
             if stop.name:
@@ -269,6 +266,8 @@ def _print_settings(setup: Setup, console: Console) -> None:
     steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
     console.print(Columns(flags, padding=(0, 3)), highlight=False)
     console.print(f"{sizes}, {devices}, {steps}", highlight=False)
+    for line in setup.datasets.list_skipped(setup.config.directory):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _untouched(config: TrainConfig, checkpoints: Checkpoints) -> FitResult:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,6 +42,10 @@ class Datasets:
     val_batches: data.EvalLoader
     eval_transform: data.EvalTransform
     steps_per_epoch: int
+
+    def list_skipped(self, directory: Path) -> list[str]:
+        """Lists in a work directory what the splits go without; see `data.skipped`."""
+        return data.list_skipped((self.train, self.val), directory)
 
 
 def open_datasets(config: TrainConfig) -> Datasets:

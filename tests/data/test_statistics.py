@@ -24,6 +24,7 @@ def test_counts(statistics):
     assert statistics.pixels.tolist() == [9, 4, 0]
     assert statistics.ignored == 11
     assert statistics.images.tolist() == [2, 3, 0]
+    assert statistics.image_pixels.tolist() == [11, 13, 0]
     assert statistics.empty.tolist() == [2]
     assert statistics.uniform.tolist() == [1]
     np.testing.assert_allclose(statistics.shares, [9 / 13, 4 / 13, 0])

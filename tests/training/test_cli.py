@@ -32,13 +32,14 @@ def test_flags_override_the_recipe_they_name():
 
 def test_every_field_is_a_flag():
     args = (
+        "--on-bad-sample skip "
         "--model ccnet_r50 --data camvid --data-dir D --workdir W --limit 3 --epochs 2 --steps 9 "
         "--batch-size 4 --image-size 8 9 --lr 0.2 --momentum 0.5 --weight-decay 0.1 "
         "--optimizer adamw --schedule step --warmup-epochs 1.5 --step-size 2 --gamma 0.3 --power 2 "
         "--resize stretch --scale 1 3 --hflip 0.1 --vflip 0.2 --jitter 0.4 --eval-size 5 6 "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
-        "--max-steps 8 --on-bad-sample skip"
+        "--max-steps 8"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")
