@@ -98,13 +98,6 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
     return _parse(TrainConfig, args, prog, default=default, description=about).validate()
 
 
-def data(args: Sequence[str], prog: str = "flaxseg data") -> None:
-    """Prepare, check or show a data set."""
-    from flaxseg.data.commands import Command
-
-    _parse(Command, args, prog)()
-
-
 @dataclasses.dataclass(frozen=True)
 class PredictArgs:
     """Segment photos: index mask, coloured mask and overlay of each, at the photo's own size."""
@@ -149,6 +142,13 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
         console=Console(),
     )
     print(f"{len(files)} files written to {given.out}")
+
+
+def data(args: Sequence[str], prog: str = "flaxseg data") -> None:
+    """Prepare, check or show a data set."""
+    from flaxseg.data.commands import Command
+
+    _parse(Command, args, prog)()
 
 
 @dataclasses.dataclass(frozen=True)

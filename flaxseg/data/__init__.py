@@ -19,7 +19,6 @@ from flaxseg.data.source import Example as Example
 from flaxseg.data.source import FirstExamples
 from flaxseg.data.source import Source as Source
 from flaxseg.data.source import pad_batch as pad_batch
-from flaxseg.data.statistics import Statistics as Statistics
 from flaxseg.data.transforms import MEAN_PIXEL as MEAN_PIXEL
 from flaxseg.data.transforms import EvalTransform as EvalTransform
 from flaxseg.data.transforms import TrainTransform as TrainTransform

@@ -75,7 +75,7 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --schedule poli", "invalid choice 'poli' for argument '--schedule'"),
         ("train --batch-size many", "many"),
         ("train --devices 2 --batch-size 3 --workdir {}", "which 2 devices cannot share equally"),
-        ("fit", "unknown command 'fit': use one of train, predict, eval"),
+        ("fit", "unknown command 'fit': use one of train, data, predict, eval"),
         ("predict {}/none photo.jpg", "is neither a model directory"),
         ("eval {}/none", "is neither a model directory"),
         ("predict", "PATH"),
