@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -43,9 +42,9 @@ class Datasets:
     eval_transform: data.EvalTransform
     steps_per_epoch: int
 
-    def list_skipped(self, directory: Path) -> list[str]:
-        """Lists in a work directory what the splits go without; see `data.skipped`."""
-        return data.list_skipped((self.train, self.val), directory)
+    def list_skipped(self, config: TrainConfig) -> list[str]:
+        """Lists in the work directory what the splits go without; see `data.skipped`."""
+        return data.list_skipped((self.train, self.val), config.directory)
 
 
 def open_datasets(config: TrainConfig) -> Datasets:
