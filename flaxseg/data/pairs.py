@@ -145,19 +145,13 @@ def match(
     image_files = _by_stem(root / images, image_suffix, strict=False, nested=nested)
     label_files = _by_stem(root / labels, label_suffix, strict=strict, nested=nested)
 
-    def orphan(path: pathlib.Path, reason: str) -> BadSample:
-        return BadSample(path.relative_to(root).as_posix(), f"{path}: {reason}")
-
+    endings = " or ".join(IMAGE_SUFFIXES)
     orphans = [
-        orphan(path, f"has no label map, expected {root / labels / (stem + label_suffix)}.png")
+        _orphan(root, path, "label map", f"{root / labels / (stem + label_suffix)}.png")
         for stem, path in image_files.items()
         if stem not in label_files
     ] + [
-        orphan(
-            path,
-            f"has no image, expected {root / images / (stem + image_suffix)} with "
-            f"{' or '.join(IMAGE_SUFFIXES)}",
-        )
+        _orphan(root, path, "image", f"{root / images / (stem + image_suffix)} with {endings}")
         for stem, path in label_files.items()
         if stem not in image_files
     ]
@@ -167,6 +161,11 @@ def match(
         if stem in label_files
     )
     return Matched(tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(orphans))
+
+
+def _orphan(root: pathlib.Path, path: pathlib.Path, partner: str, expected: str) -> BadSample:
+    reason = f"{path}: has no {partner}, expected {expected}"
+    return BadSample(path.relative_to(root).as_posix(), reason)
 
 
 def _by_stem(
