@@ -140,7 +140,8 @@ def match(
         nested: folders below are searched, too; the common part includes them.
 
     Raises:
-        DataError: two pictures of the same name, or a label map of another name.
+        DataError: two pictures of the same name, one whose name is no text, or a label map of
+            another name.
     """
     image_files = _by_stem(root / images, image_suffix, strict=False, nested=nested)
     label_files = _by_stem(root / labels, label_suffix, strict=strict, nested=nested)
@@ -185,12 +186,20 @@ def _by_stem(
             if not strict:
                 continue
             raise DataError(f"{path}: a label map is expected to be named NAME{suffix}.png")
+        _check_name(path)
         below = path.relative_to(folder).with_name(path.stem.removesuffix(suffix))
         stem = unicodedata.normalize("NFC", below.as_posix())
         if stem in found:
             raise DataError(f"{path}: {found[stem].name} has the same name; remove one of them")
         found[stem] = path
     return found
+
+
+def _check_name(path: pathlib.Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{ascii(str(path))}: the name is not UTF-8; rename the file") from None
 
 
 def split_lists(root: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -1,4 +1,5 @@
 import json
+import os
 import unicodedata
 
 import numpy as np
@@ -148,6 +149,12 @@ def two_images_of_a_name(root, save):
     return "images/p3.png: p3.jpg has the same name; remove one of them"
 
 
+def name_in_another_encoding(root, save):
+    path = os.fsencode(root / "images") + "/h\u00fctte.png".encode("latin-1")
+    os.rename(root / "images/p3.png", path)
+    return r"images/h\\udcfctte.png': the name is not UTF-8; rename the file"
+
+
 def only_one_pair(root, save):
     for path in root.glob("*s/p[1-9].png"):
         path.unlink()
@@ -163,7 +170,13 @@ def name_in_two_folders(root, save):
 
 FAULTS = [
     *(no_classes, no_masks, colours_without_table, colour_without_class, no_mask),
-    *(mask_of_another_format, two_images_of_a_name, only_one_pair, name_in_two_folders),
+    *(
+        mask_of_another_format,
+        two_images_of_a_name,
+        name_in_another_encoding,
+        only_one_pair,
+        name_in_two_folders,
+    ),
 ]
 
 
