@@ -18,6 +18,8 @@ from flaxseg.data.source import Source as Source
 from flaxseg.data.source import pad_batch as pad_batch
 from flaxseg.data.transforms import MEAN_PIXEL as MEAN_PIXEL
 from flaxseg.data.transforms import EvalTransform as EvalTransform
+from flaxseg.data.transforms import PhotometricDistortion as PhotometricDistortion
+from flaxseg.data.transforms import RareClasses as RareClasses
 from flaxseg.data.transforms import TrainTransform as TrainTransform
 from flaxseg.data.transforms import Transform as Transform
 from flaxseg.errors import DataError, did_you_mean

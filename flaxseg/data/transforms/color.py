@@ -1,6 +1,7 @@
 """Changes of colours: drawn once per picture, applied to 8-bit RGB."""
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ from flaxseg.data.transforms.geometry import Recolor
 from flaxseg.errors import ConfigError
 
 _LUMA = np.array((0.299, 0.587, 0.114))
-_BYTES = np.arange(256, dtype=np.uint8)
+_BYTES = np.arange(256, dtype=np.float32)
 _HUES = 180  # OpenCV's full circle in 8 bits
 
 
@@ -128,22 +129,23 @@ class _Distortion:
     contrast_last: bool
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        first = _table(1.0, self.brightness)
-        contrast = _table(self.contrast, 0.0)
-        if not self.contrast_last:
-            first = contrast[first]
-        image = _look_up(image, first)
+        tables = [_scaled(1.0, self.brightness)] if self.brightness else []
+        if self.contrast != 1 and not self.contrast_last:
+            tables.append(_scaled(self.contrast))
+        image = _look_up(image, tables)
         if self.saturation != 1:
-            image = _change_hsv(image, 1, _table(self.saturation, 0.0))
+            image = _change_hsv(image, 1, _scaled(self.saturation))
         if self.hue:
             image = _change_hsv(image, 0, _turned(self.hue))
-        return _look_up(image, contrast) if self.contrast_last else image
+        if self.contrast != 1 and self.contrast_last:
+            image = cv2.LUT(image, _scaled(self.contrast))
+        return image
 
 
-def _table(factor: float, offset: float) -> np.ndarray:
+def _scaled(factor: float, offset: float = 0.0) -> np.ndarray:
     """What every byte becomes when scaled and moved, cut off and rounded down, (256,) uint8."""
-    values = _BYTES.astype(np.float32) * np.float32(factor) + np.float32(offset)
-    return np.clip(values, 0, 255).astype(np.uint8)
+    values = _BYTES * np.float32(factor) + np.float32(offset)
+    return np.minimum(np.maximum(values, 0), 255).astype(np.uint8)
 
 
 def _turned(hue: int) -> np.ndarray:
@@ -151,8 +153,11 @@ def _turned(hue: int) -> np.ndarray:
     return ((np.arange(256) + hue) % _HUES).astype(np.uint8)
 
 
-def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    return image if np.array_equal(table, _BYTES) else cv2.LUT(image, table)
+def _look_up(image: np.ndarray, tables: list[np.ndarray]) -> np.ndarray:
+    """Sends all values through tables, one after the other, in one pass over the picture."""
+    if not tables:
+        return image
+    return cv2.LUT(image, functools.reduce(lambda first, then: then[first], tables))
 
 
 def _change_hsv(image: np.ndarray, channel: int, table: np.ndarray) -> np.ndarray:

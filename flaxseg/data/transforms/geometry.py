@@ -194,9 +194,7 @@ def _to_source(view: View) -> np.ndarray:
     return np.column_stack((steps @ turn, origin + steps @ (middle - turn @ middle)))
 
 
-def _seen(
-    matrix: np.ndarray, size: tuple[int, int], shape: tuple[int, ...]
-) -> tuple[slice, slice]:
+def _seen(matrix: np.ndarray, size: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice]:
     """Rows and columns of a source of this shape that hold all that a canvas of this size shows."""
     bottom, right = size[0] - 1, size[1] - 1
     corners = matrix @ np.array([(0, 0, 1), (right, 0, 1), (0, bottom, 1), (right, bottom, 1)]).T
