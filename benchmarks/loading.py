@@ -23,6 +23,11 @@ from typing import Any
 from loading_sides import Job, serve
 
 SIDES = ("flaxseg", "torch")
+LABEL_FOLDERS = {"train": "trainannot", "train_images": "train_labels"}
+HEAD = """
+| torch's crop | workers | images/s: flaxseg | torch | ratio | per core: flaxseg | torch | ratio |
+|---|---|---|---|---|---|---|---|
+""".strip()
 PACKAGES = ("jax", "grain", "opencv-python-headless", "numpy", "torch", "albumentations")
 
 
@@ -97,6 +102,21 @@ def row(name: str, workers: int, result: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def find_pairs(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Paths of image and label map of every training example, where label maps hold class ids."""
+    from flaxseg import data
+
+    source = data.open_source("camvid", "train", data_dir=folder)
+    images = [folder / source.name(index) for index in range(len(source))]
+    if images[0].parent.name not in LABEL_FOLDERS:
+        raise SystemExit(f"{folder}: give SegNet's copy or the tutorials' folders of CamVid")
+    labels = [
+        image.parent.with_name(LABEL_FOLDERS[image.parent.name]) / f"{image.stem}.png"
+        for image in images
+    ]
+    return tuple(zip(map(str, images), map(str, labels), strict=True))
+
+
 def make_jobs(options: argparse.Namespace, pairs: tuple, workers: int, crop: str):
     """What each side does in one line of the table."""
     return {
@@ -117,7 +137,7 @@ def make_jobs(options: argparse.Namespace, pairs: tuple, workers: int, crop: str
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="images per second beside torch")
-    parser.add_argument("folder", type=Path, help="CamVid, in any layout that flaxseg reads")
+    parser.add_argument("folder", type=Path, help="CamVid, SegNet's copy or the tutorials'")
     parser.add_argument("--image-size", type=int, nargs=2, default=(224, 224), help="of a crop")
     parser.add_argument("--batch-size", type=int, default=8, help="images of a batch")
     parser.add_argument("--workers", type=int, nargs="+", default=(1, 2), help="on either side")
@@ -133,11 +153,8 @@ def main() -> None:
     """Prints the table and writes the JSON file."""
     if sys.argv[1:2] == ["--serve"]:
         return serve(Job(**json.loads(sys.argv[2])))
-    from flaxseg.data.camvid_folder import find_folder
-
     options = parse()
-    folder = find_folder(options.folder)
-    pairs = tuple((str(pair.image), str(pair.label)) for pair in folder.splits["train"])
+    pairs = find_pairs(options.folder)
     report: dict[str, Any] = {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "settings": {key: str(value) for key, value in vars(options).items()},
@@ -145,10 +162,7 @@ def main() -> None:
         "load_before": os.getloadavg(),
         "rows": [],
     }
-    print(
-        "| torch's crop | workers | images/s: flaxseg | torch | ratio | per core: flaxseg | torch | ratio |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    print(HEAD)
     for workers in options.workers:
         for crop in options.crops:
             jobs = make_jobs(options, pairs, workers, crop)
