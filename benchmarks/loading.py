@@ -129,6 +129,7 @@ def make_jobs(options: argparse.Namespace, pairs: tuple, workers: int, crop: str
             workers=workers,
             crop=crop,
             normalize=options.normalize,
+            keep_decoded=options.keep_decoded,
         )
         for side in SIDES
     }
@@ -143,6 +144,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, nargs="+", default=(1, 2), help="on either side")
     parser.add_argument("--crops", nargs="+", default=("scaled", "resized"), help="torch's crop")
     parser.add_argument("--normalize", action="store_true", help="on both sides")
+    parser.add_argument("--keep-decoded", type=float, default=0.0, help="GiB, on our side alone")
     parser.add_argument("--batches", type=int, default=60, help="of a turn")
     parser.add_argument("--repeats", type=int, default=9, help="turns of each side")
     parser.add_argument("--json", type=Path, help="file for the figures")

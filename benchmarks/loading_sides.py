@@ -38,6 +38,7 @@ class Job:
             and resizes only what it has cut.
         normalize: whether pictures become normalised float32: by the torch side in its workers,
             by flaxseg in a compiled function on the device.
+        keep_decoded: GiB of memory in which flaxseg keeps decoded pictures; torch has no like.
     """
 
     side: str
@@ -48,6 +49,7 @@ class Job:
     workers: int
     crop: str
     normalize: bool
+    keep_decoded: float = 0.0
 
 
 def batches(job: Job) -> Iterator:
@@ -69,6 +71,10 @@ def flaxseg_batches(job: Job) -> Iterator:
         photometric=data.PhotometricDistortion(),
     )
     source = data.open_source("camvid", "train", data_dir=job.folder)
+    if job.keep_decoded:
+        source = data.KeptExamples(source, job.keep_decoded * 2**30)
+        for index in range(len(source)):
+            source[index]
     loader = data.train_loader(
         source, transform, batch_size=job.batch_size, seed=0, num_threads=job.workers
     )

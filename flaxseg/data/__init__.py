@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from flaxseg.data.checks import LabelReport as LabelReport
 from flaxseg.data.checks import check_labels as check_labels
+from flaxseg.data.kept import KeptExamples as KeptExamples
 from flaxseg.data.loader import EvalLoader as EvalLoader
 from flaxseg.data.loader import eval_loader as eval_loader
 from flaxseg.data.loader import steps_per_epoch as steps_per_epoch

@@ -74,6 +74,10 @@ class DataSettings:
     """Batches that are read and augmented at a time; the pictures are the same for any number.
     None: one for each core, at most 16."""
 
+    keep_decoded: float = 0.0
+    """Memory for training pictures that were read, in GiB, so that later epochs need not decode
+    them; 0 keeps none."""
+
     LIMITS: ClassVar[dict[str, Limit]] = {
         "limit": at_least(1),
         "batch_size": at_least(1),
@@ -89,5 +93,6 @@ class DataSettings:
         "eval_size": SIZE,
         "eval_batch_size": at_least(1),
         "loader_threads": at_least(1),
+        "keep_decoded": at_least(0),
     }
-    FREE: ClassVar[frozenset[str]] = frozenset({"check_labels", "loader_threads"})
+    FREE: ClassVar[frozenset[str]] = frozenset({"check_labels", "loader_threads", "keep_decoded"})
