@@ -14,8 +14,7 @@ def make_transform(config: TrainConfig, train: data.Source) -> data.TrainTransfo
 
     Args:
         config: settings.
-        train: training examples; read once, in order to count classes, if crops are to show rare
-            ones.
+        train: training examples; their classes are counted if crops are to show rare ones.
 
     Raises:
         ConfigError: a setting of crops, where pictures are stretched.

@@ -52,10 +52,9 @@ def open_datasets(config: TrainConfig) -> Datasets:
         ConfigError: a setting that does not fit the data.
     """
     train, val = (_open_split(config, split) for split in ("train", "val"))
-    train = data.KeptExamples(train, config.keep_decoded * 2**30) if config.keep_decoded else train
     evaluate = data.EvalTransform(config.eval_size, config.interpolation)
     train_batches = data.train_loader(
-        train,
+        data.KeptExamples(train, config.keep_decoded * 2**30),
         make_transform(config, train),
         batch_size=config.batch_size,
         seed=config.seed,

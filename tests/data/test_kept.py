@@ -4,7 +4,13 @@ import itertools
 import numpy as np
 import pytest
 
-from flaxseg.data import KeptExamples, PhotometricDistortion, TrainTransform, train_loader
+from flaxseg.data import (
+    KeptExamples,
+    PhotometricDistortion,
+    Shapes,
+    TrainTransform,
+    train_loader,
+)
 from flaxseg.data.source import Example
 from flaxseg.training import make_config
 from flaxseg.training.setup import open_datasets
@@ -67,7 +73,17 @@ def test_batches_are_the_same(counted):
         np.testing.assert_array_equal(batch.label, other.label)
 
 
-def test_a_run_keeps_what_it_is_told():
-    fields = {"limit": 8, "check_labels": False}
-    assert isinstance(open_datasets(make_config(keep_decoded=0.5, **fields)).train, KeptExamples)
-    assert not isinstance(open_datasets(make_config(**fields)).train, KeptExamples)
+@pytest.mark.parametrize(("gigabytes", "reads"), [(0.0, 1), (0.5, 0)])
+def test_a_run_keeps_what_it_is_told(gigabytes, reads, monkeypatch):
+    config = make_config(
+        limit=4, batch_size=4, check_labels=False, loader_threads=1, keep_decoded=gigabytes
+    )
+    batches = iter(open_datasets(config).train_batches)
+    for _ in range(8):  # beyond what the loader reads ahead
+        next(batches)
+    read = []
+    draw = Shapes.__getitem__
+    monkeypatch.setattr(Shapes, "__getitem__", lambda *args: read.append(1) or draw(*args))
+    for _ in range(8):
+        next(batches)
+    assert (len(read) > 0) == reads
