@@ -26,11 +26,13 @@ class LabelReport:
         num_images: number of examples.
         pixels: number of pixels of every class, (K,) int64.
         ignored: number of pixels labelled 255.
+        image_pixels: number of labelled pixels of the images in which a class occurs, (K,) int64.
     """
 
     num_images: int
     pixels: np.ndarray
     ignored: int
+    image_pixels: np.ndarray
 
 
 def check_labels(source: Source, *, num_threads: int = 4) -> LabelReport:
@@ -51,8 +53,10 @@ def check_labels(source: Source, *, num_threads: int = 4) -> LabelReport:
     counts = gather(
         lambda index: _count_ids(source, index), range(len(source)), "examples", num_threads
     )
-    total = np.sum(counts, axis=0)
-    return LabelReport(len(counts), total[: source.labels.num_classes], int(total[IGNORE]))
+    by_image = np.stack(counts)
+    pixels, ignored = by_image[:, : source.labels.num_classes], by_image[:, IGNORE]
+    image_pixels = pixels.sum(axis=1) @ (pixels > 0)
+    return LabelReport(len(counts), pixels.sum(axis=0), int(ignored.sum()), image_pixels)
 
 
 def gather(

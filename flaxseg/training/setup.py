@@ -17,6 +17,7 @@ from flaxseg.inference.predict import LabelFn, make_label_fn
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import choose_devices, make_mesh, replicated
 from flaxseg.training.config import TrainConfig, parse_overrides, show
+from flaxseg.training.losses import Objective
 from flaxseg.training.optim import make_optimizer, make_schedule
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
@@ -33,6 +34,7 @@ class Datasets:
         val_batches: every validation example once.
         eval_transform: what the validation examples go through.
         steps_per_epoch: whole batches in one pass over the training examples.
+        train_labels: what the training labels hold, if they were checked.
     """
 
     train: data.Source
@@ -41,6 +43,11 @@ class Datasets:
     val_batches: data.EvalLoader
     eval_transform: data.EvalTransform
     steps_per_epoch: int
+    train_labels: data.LabelReport | None
+
+    def count_labels(self) -> data.LabelReport:
+        """What the training labels hold; reads them if that has not been done."""
+        return self.train_labels or data.check_labels(self.train)
 
 
 def open_datasets(config: TrainConfig) -> Datasets:
@@ -50,7 +57,7 @@ def open_datasets(config: TrainConfig) -> Datasets:
         DataError: a folder, file or label that does not fit.
         ConfigError: a setting that does not fit the data.
     """
-    train, val = (_open_split(config, split) for split in ("train", "val"))
+    (train, report), (val, _) = (_open_split(config, split) for split in ("train", "val"))
     augment = data.TrainTransform(
         image_size=config.image_size,
         scale=config.scale,
@@ -76,10 +83,11 @@ def open_datasets(config: TrainConfig) -> Datasets:
         data.eval_loader(val, evaluate, batch_size=eval_batch_size),
         evaluate,
         data.steps_per_epoch(train, config.batch_size),
+        report,
     )
 
 
-def _open_split(config: TrainConfig, split: str) -> data.Source:
+def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, data.LabelReport | None]:
     source = data.open_run_source(
         config.data,
         split,
@@ -87,9 +95,7 @@ def _open_split(config: TrainConfig, split: str) -> data.Source:
         image_size=config.image_size,
         limit=config.limit,
     )
-    if config.check_labels:
-        data.check_labels(source)
-    return source
+    return source, data.check_labels(source) if config.check_labels else None
 
 
 def _model_config(
@@ -119,6 +125,7 @@ class Setup:
         tx: optimiser.
         schedule: learning rate by number of updates.
         preprocess: from image bytes to the network's input.
+        objective: what is minimised.
         total_steps: length of the run.
     """
 
@@ -130,6 +137,7 @@ class Setup:
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     preprocess: Preprocess
+    objective: Objective
     total_steps: int
 
     @classmethod
@@ -162,6 +170,12 @@ class Setup:
             ),
             schedule=schedule,
             preprocess=Preprocess(),
+            objective=Objective.of(
+                config,
+                labels=datasets.train.labels,
+                aux_weights=model_config.aux_weights,
+                count=datasets.count_labels,
+            ),
             total_steps=total,
         )
 
@@ -194,6 +208,7 @@ class Setup:
             "optimizer": self.config.optimizer,
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
+            **self.objective.identity(),
         }
 
     def init(self, start: Start | None = None) -> TrainState:
@@ -232,7 +247,8 @@ class Setup:
             schedule=self.schedule,
             preprocess=self.preprocess,
             seed=self.config.seed,
-            aux_weights=self.model_config.aux_weights,
+            aux_weights=self.objective.aux_weights,
+            loss=self.objective.loss,
         )
         return compile_step(step, self.mesh)
 
