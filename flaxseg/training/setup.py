@@ -19,6 +19,7 @@ from flaxseg.sharding import choose_devices, make_mesh, replicated
 from flaxseg.training.config import TrainConfig, parse_overrides, show
 from flaxseg.training.losses import Objective
 from flaxseg.training.optim import make_optimizer, make_schedule
+from flaxseg.training.program import StepProgram
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
 
@@ -240,7 +241,7 @@ class Setup:
 
     @functools.cached_property
     def train_step(self) -> Any:
-        """The compiled training step; compiles at its first call and never again."""
+        """The jitted training step."""
         step = make_train_step(
             self.graphdef,
             self.tx,
@@ -251,6 +252,17 @@ class Setup:
             loss=self.objective.loss,
         )
         return compile_step(step, self.mesh)
+
+    @functools.cached_property
+    def program(self) -> StepProgram:
+        """The training step, compiled for the run's batches before the first of them."""
+        return StepProgram.of(
+            self.train_step,
+            self.abstract_state(),
+            self.mesh,
+            batch_size=self.config.batch_size,
+            image_size=self.config.image_size,
+        )
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:

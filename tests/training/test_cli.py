@@ -40,7 +40,7 @@ def test_every_field_is_a_flag():
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
         "--loss ohem=2 dice --aux-loss focal --aux-weight 0.3 --class-weights auto "
         "--label-smoothing 0.1 --loss-average all --ohem-threshold None --ohem-min-kept 9 "
-        "--focal-gamma 3 --loss-per-image --loss-align-corners --max-steps 8"
+        "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P --max-steps 8"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")
