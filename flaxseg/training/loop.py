@@ -270,7 +270,9 @@ def _read_start(setup: Setup, reader: Reader | None) -> Start | None:
 
 def _print_settings(setup: Setup, console: Console) -> None:
     values = dataclasses.asdict(setup.config)
-    flags = [f"{flag(key)} {show(value)}" for key, value in values.items() if value is not None]
+    flags = [
+        f"{flag(key)} {show(value)}" for key, value in values.items() if value not in (None, ())
+    ]
     sizes = f"{len(setup.datasets.train)} training and {len(setup.datasets.val)} validation images"
     devices = f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}"
     steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
