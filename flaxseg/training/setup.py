@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg import data, models
+from flaxseg.data.statistics import Statistics
 from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.predict import LabelFn, make_label_fn
@@ -44,11 +45,15 @@ class Datasets:
     val_batches: data.EvalLoader
     eval_transform: data.EvalTransform
     steps_per_epoch: int
-    train_labels: data.LabelReport | None
+    train_labels: Statistics | None
 
-    def count_labels(self) -> data.LabelReport:
+    def count_labels(self) -> Statistics:
         """What the training labels hold; reads them if that has not been done."""
-        return self.train_labels or data.check_labels(self.train)
+        return self.train_labels or data.count_labels(self.train)
+
+    def list_skipped(self, config: TrainConfig) -> list[str]:
+        """Lists in the work directory what the splits go without; see `data.skipped`."""
+        return data.list_skipped((self.train, self.val), config.directory)
 
 
 def open_datasets(config: TrainConfig) -> Datasets:
@@ -88,15 +93,16 @@ def open_datasets(config: TrainConfig) -> Datasets:
     )
 
 
-def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, data.LabelReport | None]:
+def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, Statistics | None]:
     source = data.open_run_source(
         config.data,
         split,
         data_dir=config.data_dir,
         image_size=config.image_size,
         limit=config.limit,
+        on_bad_sample=config.on_bad_sample,
     )
-    return source, data.check_labels(source) if config.check_labels else None
+    return source, data.count_labels(source) if config.check_labels else None
 
 
 def _model_config(

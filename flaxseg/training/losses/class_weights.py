@@ -4,46 +4,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flaxseg.data import LabelReport
+from flaxseg.data.statistics import Statistics
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.labels import LabelSet
 from flaxseg.training.settings.loss import AUTO, number_of
 
-ENET_OFFSET = 1.02
-"""c of Paszke et al. 2016, section 5.2: it bounds the weights between 1 and 50."""
-
-
-def enet(report: LabelReport) -> np.ndarray:
-    """1 / log(1.02 + p), p the share of the labelled pixels, (K,).
-
-    Paszke et al. 2016 (ENet), section 5.2: 1.4 for a class that fills the images, 50.5 for one that
-    never occurs.
-    """
-    share = report.pixels / max(report.pixels.sum(), 1)
-    return 1 / np.log(ENET_OFFSET + share)
-
-
-def median_frequency(report: LabelReport) -> np.ndarray:
-    """The median frequency over the class's own, (K,).
-
-    Eigen & Fergus 2015, section 6.3.2: a class's frequency is its share of the labelled pixels of
-    the images in which it occurs. Classes that never occur weigh 0: no pixel will ask for it.
-    """
-    occurs = report.pixels > 0
-    frequency = report.pixels / np.maximum(report.image_pixels, 1)
-    median = np.median(frequency[occurs]) if occurs.any() else 0.0
-    return np.where(occurs, median / np.where(occurs, frequency, 1), 0)
-
-
-BALANCING: dict[str, Callable[[LabelReport], np.ndarray]] = {
-    "enet": enet,
-    "median_frequency": median_frequency,
+BALANCING: dict[str, Callable[[Statistics], np.ndarray]] = {
+    "enet": Statistics.enet_weights,
+    "median_frequency": Statistics.median_frequency_weights,
 }
 """How weights follow from pixel counts, by the name in `--class-weights`."""
 
 
 def class_weights(
-    texts: tuple[str, ...], labels: LabelSet, count: Callable[[], LabelReport]
+    texts: tuple[str, ...], labels: LabelSet, count: Callable[[], Statistics]
 ) -> np.ndarray | None:
     """Reads the setting.
 

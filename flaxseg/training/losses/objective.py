@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flaxseg.data import LabelReport
+from flaxseg.data.statistics import Statistics
 from flaxseg.errors import ConfigError
 from flaxseg.labels import LabelSet
 from flaxseg.training.losses.class_weights import class_weights
@@ -50,7 +50,7 @@ class Objective:
         *,
         labels: LabelSet,
         aux_weights: tuple[float, ...],
-        count: Callable[[], LabelReport],
+        count: Callable[[], Statistics],
     ) -> "Objective":
         """Builds the loss that the settings name.
 
