@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg import data, models
+from flaxseg.data.statistics import Statistics
 from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.predict import LabelFn, make_label_fn
@@ -18,7 +19,9 @@ from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import choose_devices, make_mesh, replicated
 from flaxseg.training.augment import make_transform
 from flaxseg.training.config import TrainConfig, parse_overrides, show
+from flaxseg.training.losses import Objective
 from flaxseg.training.optim import make_optimizer, make_schedule
+from flaxseg.training.program import StepProgram
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
 
@@ -34,6 +37,7 @@ class Datasets:
         val_batches: every validation example once.
         eval_transform: what the validation examples go through.
         steps_per_epoch: whole batches in one pass over the training examples.
+        train_labels: what the training labels hold, if they were checked.
     """
 
     train: data.Source
@@ -42,6 +46,11 @@ class Datasets:
     val_batches: data.EvalLoader
     eval_transform: data.EvalTransform
     steps_per_epoch: int
+    train_labels: Statistics | None
+
+    def count_labels(self) -> Statistics:
+        """What the training labels hold; reads them if that has not been done."""
+        return self.train_labels or data.count_labels(self.train)
 
     def list_skipped(self, config: TrainConfig) -> list[str]:
         """Lists in the work directory what the splits go without; see `data.skipped`."""
@@ -55,7 +64,7 @@ def open_datasets(config: TrainConfig) -> Datasets:
         DataError: a folder, file or label that does not fit.
         ConfigError: a setting that does not fit the data.
     """
-    train, val = (_open_split(config, split) for split in ("train", "val"))
+    (train, report), (val, _) = (_open_split(config, split) for split in ("train", "val"))
     evaluate = data.EvalTransform(config.eval_size, config.interpolation)
     train_batches = data.train_loader(
         data.KeptExamples(train, config.keep_decoded * 2**30),
@@ -76,10 +85,11 @@ def open_datasets(config: TrainConfig) -> Datasets:
         ),
         evaluate,
         data.steps_per_epoch(train, config.batch_size),
+        report,
     )
 
 
-def _open_split(config: TrainConfig, split: str) -> data.Source:
+def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, Statistics | None]:
     source = data.open_run_source(
         config.data,
         split,
@@ -88,9 +98,7 @@ def _open_split(config: TrainConfig, split: str) -> data.Source:
         limit=config.limit,
         on_bad_sample=config.on_bad_sample,
     )
-    if config.check_labels:
-        data.check_labels(source)
-    return source
+    return source, data.count_labels(source) if config.check_labels else None
 
 
 def _model_config(
@@ -120,6 +128,7 @@ class Setup:
         tx: optimiser.
         schedule: learning rate by number of updates.
         preprocess: from image bytes to the network's input.
+        objective: what is minimised.
         total_steps: length of the run.
     """
 
@@ -131,6 +140,7 @@ class Setup:
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     preprocess: Preprocess
+    objective: Objective
     total_steps: int
 
     @classmethod
@@ -163,6 +173,12 @@ class Setup:
             ),
             schedule=schedule,
             preprocess=Preprocess(),
+            objective=Objective.of(
+                config,
+                labels=datasets.train.labels,
+                aux_weights=model_config.aux_weights,
+                count=datasets.count_labels,
+            ),
             total_steps=total,
         )
 
@@ -195,6 +211,7 @@ class Setup:
             "optimizer": self.config.optimizer,
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
+            **self.objective.identity(),
         }
 
     def init(self, start: Start | None = None) -> TrainState:
@@ -226,16 +243,28 @@ class Setup:
 
     @functools.cached_property
     def train_step(self) -> Any:
-        """The compiled training step; compiles at its first call and never again."""
+        """The jitted training step."""
         step = make_train_step(
             self.graphdef,
             self.tx,
             schedule=self.schedule,
             preprocess=self.preprocess,
             seed=self.config.seed,
-            aux_weights=self.model_config.aux_weights,
+            aux_weights=self.objective.aux_weights,
+            loss=self.objective.loss,
         )
         return compile_step(step, self.mesh)
+
+    @functools.cached_property
+    def program(self) -> StepProgram:
+        """The training step, compiled for the run's batches before the first of them."""
+        return StepProgram.of(
+            self.train_step,
+            self.abstract_state(),
+            self.mesh,
+            batch_size=self.config.batch_size,
+            image_size=self.config.image_size,
+        )
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
