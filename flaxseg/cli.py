@@ -69,15 +69,19 @@ def guarded(command: Callable[[], None]) -> int:
 def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     """Train a network; the same work directory again resumes."""
     from flaxseg.training import fit
+    from flaxseg.training.recipes import find_recipe
 
     config = parse_train_config(args, prog)
+    start = find_recipe(config.model, config.recipe, config.data).start
+    if start and not config.init:
+        print(f"--recipe {config.recipe} starts from {start}; without --init from random numbers")
     # By name: nothing below this command knows the converters, which know all of flaxseg.
     reader = importlib.import_module("convert").start_from if config.init else None
     fit(config, reader=reader)
 
 
 def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "TrainConfig":
-    """Reads the settings of a training run; flags override the recipe that `--recipe` names.
+    """Reads the settings of a training run; flags beat `--config`, which beats `--recipe`.
 
     Args:
         args: arguments of `flaxseg train`.
@@ -91,11 +95,40 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
     """
     from flaxseg.training import RECIPES, TrainConfig, make_config
 
-    # The recipe supplies the defaults that the second, full parse starts from and shows as help.
-    named = {name: _peek(args, name) for name in ("model", "data", "recipe")}
-    default = make_config(**{name: value for name, value in named.items() if value})
+    # They supply the defaults that the second, full parse starts from and shows as help.
+    default = make_config(**{name: _peek(args, name) for name in _PEEKED})
     about = f"Train a segmentation network. Recipes: {', '.join(RECIPES)}."
     return _parse(TrainConfig, args, prog, default=default, description=about).validate()
+
+
+_PEEKED = ("model", "data", "recipe", "config")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipesArgs:
+    """List the recipes with their numbers."""
+
+    model: str | None = None
+    """Show every field of this network's recipes."""
+
+
+def recipes(args: Sequence[str], prog: str = "flaxseg recipes") -> None:
+    """List the recipes with their numbers."""
+    given = _parse(RecipesArgs, args, prog)
+    from flaxseg.training.recipes.table import recipes_table
+
+    Console().print(recipes_table(given.model))
+
+
+def groups(args: Sequence[str], prog: str = "flaxseg groups") -> None:
+    """Show which weights learn faster or do not decay in a training; takes its flags."""
+    config = parse_train_config(args, prog)
+    from flaxseg.models import abstract_model, get_config
+    from flaxseg.training.config import parse_overrides
+    from flaxseg.training.optim.configured import configured_table
+
+    model = abstract_model(get_config(config.model, **parse_overrides(config.override)))
+    Console().print(configured_table(config, model))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +220,8 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
     "train": train,
     "predict": predict,
     "eval": evaluate,
+    "recipes": recipes,
+    "groups": groups,
 }
 """What `flaxseg NAME` runs."""
 

@@ -67,6 +67,12 @@ def segmentation_loss(
     return loss
 
 
+def labelled_pixels(output: Output, labels: jax.Array) -> jax.Array:
+    """The number of pixels that `segmentation_loss` is a mean over, float32."""
+    classes = output.logits.shape[-1]
+    return jnp.sum((labels < classes) & (labels >= 0), dtype=jnp.float32)
+
+
 def _resized_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     height, width = labels.shape[1:]
     return cross_entropy(resize_bilinear(logits, (height, width), align_corners=False), labels)

@@ -30,7 +30,8 @@ def test_flags_override_the_recipe_they_name():
     assert config == expected
 
 
-def test_every_field_is_a_flag():
+def test_every_field_is_a_flag(tmp_path):
+    (tmp_path / "c").write_text("")
     args = (
         "--model ccnet_r50 --data camvid --data-dir D --workdir W --limit 3 --epochs 2 --steps 9 "
         "--batch-size 4 --image-size 8 9 --lr 0.2 --momentum 0.5 --weight-decay 0.1 "
@@ -38,7 +39,11 @@ def test_every_field_is_a_flag():
         "--resize stretch --scale 1 3 --hflip 0.1 --vflip 0.2 --jitter 0.4 --eval-size 5 6 "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
-        "--max-steps 8"
+        "--max-steps 8 --nesterov --betas 0.8 0.9 --no-decay bias position --head-lr 10 "
+        "--layer-decay 0.9 --clip-grad 1 --accumulate 2 --min-lr 0.01 --schedule-epochs 3 "
+        "--schedule-by epoch --warmup exponential --warmup-steps 5 --warmup-ratio 0.1 "
+        "--after-warmup --milestones 1 2 --ema 0.9 --swa-start 1 --swa-every 2 --swa-lr 0.1 "
+        f"--no-compile-cache --cache-dir X --config {tmp_path / 'c'}"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")
@@ -74,7 +79,7 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --schedule poli", "invalid choice 'poli' for argument '--schedule'"),
         ("train --batch-size many", "many"),
         ("train --devices 2 --batch-size 3 --workdir {}", "which 2 devices cannot share equally"),
-        ("fit", "unknown command 'fit': use one of train, predict, eval"),
+        ("fit", "unknown command 'fit': use one of train, predict, eval, recipes, groups"),
         ("predict {}/none photo.jpg", "is neither a model directory"),
         ("eval {}/none", "is neither a model directory"),
         ("predict", "PATH"),
