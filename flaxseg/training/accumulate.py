@@ -30,17 +30,16 @@ def accumulate(gradient: Gradient, parts: int) -> Gradient:
             number, image, label = part
             part_key = jax.random.fold_in(key, number)
             (loss, (stats, weight)), grads = gradient(params, stats, image, label, part_key)
-            weighted = jax.tree.map(lambda x: x * weight.astype(x.dtype), (loss, grads))
-            return (stats, jax.tree.map(jnp.add, total, (*weighted, weight))), None
+            total = jax.tree.map(lambda t, g: t + g * weight.astype(g.dtype), total, grads)
+            return (stats, total), (loss, weight)
 
+        zeros = jax.tree.map(jnp.zeros_like, params)
         split = (jnp.arange(parts), _split(image, parts), _split(label, parts))
-        # Only shapes: the first part is computed once, in the loop.
-        shapes = jax.eval_shape(gradient, params, stats, split[1][0], split[2][0], key)
-        (loss, (_, weight)), grads = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        (stats, (loss, grads, weight)), _ = jax.lax.scan(add, (stats, (loss, grads, weight)), split)
-        total = jnp.where(weight > 0, weight, 1)
-        loss, grads = jax.tree.map(lambda x: x / total.astype(x.dtype), (loss, grads))
-        return (loss, (stats, weight)), grads
+        (stats, total), (losses, weights) = jax.lax.scan(add, (stats, zeros), split)
+        weight = jnp.sum(weights)
+        count = jnp.where(weight > 0, weight, 1)  # without any labelled pixel all sums are 0
+        grads = jax.tree.map(lambda t: t / count.astype(t.dtype), total)
+        return (jnp.sum(losses * weights) / count, (stats, weight)), grads
 
     return accumulated
 

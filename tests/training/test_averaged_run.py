@@ -40,11 +40,11 @@ def by_key(setup, params, stats):
 def test_average_is_evaluated_saved_and_resumed_bit_by_bit(
     fields, tiny_run, tmp_path, quiet, last_snapshot
 ):
-    fields = {**fields, "accumulate": 2, "limit": 16, "epochs": 2, "checkpoint_every": 60.0}
+    fields = {**fields, "accumulate": 2, "limit": 16, "eval_every": 3, "checkpoint_every": 60.0}
     whole = tiny_run(workdir=str(tmp_path / "whole"), **fields)
     parts = tiny_run(workdir=str(tmp_path / "parts"), **fields)
     assert fit(whole, quiet).finished
-    fit(dataclasses.replace(parts, max_steps=3), quiet)  # amid the averaging
+    fit(dataclasses.replace(parts, max_steps=5), quiet)  # amid the averaging
     assert fit(parts, quiet).finished
 
     state, other = last_snapshot(whole).state, last_snapshot(parts).state
