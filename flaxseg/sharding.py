@@ -19,13 +19,12 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def choose_devices(count: int | None, batch_size: int, parts: int = 1) -> list[Any]:
+def choose_devices(count: int | None, batch_size: int) -> list[Any]:
     """The devices that share the batch.
 
     Args:
         count: how many of `jax.devices()`, or None for all.
         batch_size: images per step, which every device must share equally.
-        parts: into how many parts the batch is divided, each of which they share.
 
     Raises:
         ConfigError: if there are fewer devices, or the batch cannot be divided among them.
@@ -35,11 +34,10 @@ def choose_devices(count: int | None, batch_size: int, parts: int = 1) -> list[A
         kind = available[0].platform
         raise ConfigError(f"--devices is {count}, but only {len(available)} ({kind}) are there")
     count = count or len(available)
-    if batch_size % (count * parts):
-        divided = f" in {parts} parts" if parts > 1 else ""
+    if batch_size % count:
         raise ConfigError(
-            f"--batch-size is {batch_size}, which {count} devices cannot share equally{divided}: "
-            f"make it a multiple of {count * parts} or use fewer with --devices"
+            f"--batch-size is {batch_size}, which {count} devices cannot share equally: "
+            f"make it a multiple of {count} or use fewer with --devices"
         )
     return available[:count]
 

@@ -21,7 +21,7 @@ from flaxseg.sharding import choose_devices, make_mesh, replicated
 from flaxseg.training.averaging import Averaging, Swa, make_averaging
 from flaxseg.training.batch_statistics import Estimator, make_estimator
 from flaxseg.training.config import TrainConfig, parse_overrides, show
-from flaxseg.training.optim import check_combinations, make_schedule
+from flaxseg.training.optim import check_combinations, check_parts, make_schedule
 from flaxseg.training.optim.configured import configured_optimizer
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
@@ -147,7 +147,8 @@ class Setup:
             FlaxsegError: whatever of it does not fit, by the name of its flag or file.
         """
         check_combinations(config)
-        mesh = make_mesh(choose_devices(config.devices, config.batch_size, config.accumulate))
+        mesh = make_mesh(choose_devices(config.devices, config.batch_size))
+        check_parts(config, mesh.size)
         overrides = parse_overrides(config.override)
         models.get_config(config.model, **overrides)
         datasets = open_datasets(config)

@@ -35,3 +35,17 @@ def check_combinations(config: TrainConfig) -> None:
     for words, holds in complaints.items():
         if holds:
             raise ConfigError(words)
+
+
+def check_parts(config: TrainConfig, devices: int) -> None:
+    """Makes sure that the devices can share each part of a batch.
+
+    Raises:
+        ConfigError: naming the flags.
+    """
+    if config.batch_size % (config.accumulate * devices):
+        raise ConfigError(
+            f"--batch-size is {config.batch_size}, which {devices} devices cannot share equally in "
+            f"{config.accumulate} parts: make it a multiple of {config.accumulate * devices}, or "
+            "use fewer with --devices or --accumulate"
+        )
