@@ -94,9 +94,13 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
         ConfigError: an unknown flag, or a value that does not fit.
     """
     from flaxseg.training import RECIPES, TrainConfig, make_config
+    from flaxseg.training.recipes import IN_STEPS
 
     # They supply the defaults that the second, full parse starts from and shows as help.
     default = make_config(**{name: _peek(args, name) for name in _PEEKED})
+    for epochs, steps in IN_STEPS.items():
+        if _peek(args, epochs) and not _peek(args, steps):
+            default = dataclasses.replace(default, **{steps: None})
     about = f"Train a segmentation network. Recipes: {', '.join(RECIPES)}."
     return _parse(TrainConfig, args, prog, default=default, description=about).validate()
 
@@ -253,10 +257,11 @@ def _usage() -> str:
 def _peek(args: Sequence[str], name: str) -> str | None:
     """The last value of `--name` in a command line that is not parsed yet."""
     value = None
+    flag = "--" + name.replace("_", "-")
     for arg, following in zip(args, [*args[1:], None], strict=True):
-        if arg == f"--{name}":
+        if arg == flag:
             value = following
-        elif arg.startswith(f"--{name}="):
+        elif arg.startswith(f"{flag}="):
             value = arg.partition("=")[2]
     return value
 

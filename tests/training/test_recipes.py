@@ -5,7 +5,7 @@ import pytest
 from flaxseg import cli
 from flaxseg.errors import ConfigError
 from flaxseg.models import get_config, list_models
-from flaxseg.training import RECIPES, make_config
+from flaxseg.training import RECIPES, TrainConfig, make_config
 from flaxseg.training.optim import check_combinations
 from flaxseg.training.recipes import NAMED
 
@@ -175,3 +175,37 @@ def test_command_shows_the_groups(capsys):
     assert cli.main(args.split()) == 0
     text = capsys.readouterr().out
     assert "layer norm" in text and "encoder blocks" in text and "0.25" in text
+
+
+def test_training_tells_what_the_recipe_starts_from(capsys, monkeypatch):
+    configs = []
+    monkeypatch.setattr("flaxseg.training.fit", lambda config, reader: configs.append(config))
+    assert cli.main("train --model segformer_b0 --recipe ade20k".split()) == 0
+    assert "starts from the encoder of the same size" in capsys.readouterr().out
+    assert cli.main("train --model ccnet --recipe tutorial".split()) == 0
+    assert capsys.readouterr().out == ""
+    assert [config.data for config in configs] == ["ade20k", "camvid"]
+
+
+def test_config_of_an_earlier_version_is_the_same_run():
+    """Of a work directory without the settings of groups, averages and parts."""
+    config = make_config("setr_pup", "camvid", lr=0.2, schedule="step", warmup_epochs=1.0)
+    new = {
+        "no_decay", "head_lr", "layer_decay", "clip_grad", "accumulate", "nesterov", "betas",
+        "min_lr", "schedule_epochs", "schedule_by", "warmup", "warmup_steps", "warmup_ratio",
+        "after_warmup", "milestones", "ema", "swa_start", "swa_every", "swa_lr", "config",
+        "compile_cache", "cache_dir",
+    }  # fmt: skip
+    old = {name: value for name, value in config.to_json().items() if name not in new}
+    assert TrainConfig.from_json(old) == config
+
+
+def test_length_in_epochs_takes_the_place_of_the_recipes_steps(tmp_path):
+    config = make_config("segformer_b0", recipe="ade20k", epochs=7)
+    assert (config.epochs, config.steps, config.warmup_steps) == (7, None, 1500)
+    (tmp_path / "c.yaml").write_text("warmup_epochs: 2\n")
+    args = f"--model segformer_b0 --recipe ade20k --epochs=7 --config {tmp_path / 'c.yaml'}"
+    config = cli.parse_train_config(args.split())
+    assert (config.epochs, config.steps, config.warmup_epochs) == (7, None, 2)
+    assert config.warmup_steps is None
+    assert cli.parse_train_config([*args.split(), "--steps", "9"]).steps == 9

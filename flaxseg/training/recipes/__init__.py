@@ -25,6 +25,9 @@ NAMED: dict[str, dict[str, Recipe]] = {
 
 RECIPES = ("default", *NAMED)
 
+IN_STEPS = {"epochs": "steps", "warmup_epochs": "warmup_steps"}
+"""Lengths in epochs, and the fields that would hide them: whoever names the one means it."""
+
 
 def make_config(
     model: str | None = None,
@@ -53,6 +56,9 @@ def make_config(
     given |= {name: value for name, value in named.items() if value is not None} | fields
     network, name = given.get("model", "ccnet"), given.get("recipe", "default")
     settings = find_recipe(network, name, given.get("data", "shapes")).fields
+    for epochs, steps in IN_STEPS.items():
+        if epochs in given and steps not in given:
+            settings = settings | {steps: None}
     return TrainConfig.from_json({"model": network} | settings | given)
 
 
