@@ -1,7 +1,6 @@
 """Runs that average their weights, divide their batches and keep their programs."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
@@ -14,13 +13,6 @@ from flaxseg.training.checkpoints import Checkpoints
 from flaxseg.training.compile_cache import keep_programs
 from flaxseg.training.setup import Setup
 from flaxseg.training.workdir import CHECKPOINTS
-
-
-@pytest.fixture
-def tiny_run(small_run):
-    """The same with a network that compiles in a moment, and has a BatchNorm at its input."""
-    override = ("depth=1", "width=16", "num_heads=2", "mlp_dim=16", "dropout=0.0")
-    return functools.partial(small_run, model="vitseg", override=override, optimizer="sgd")
 
 
 def saved(config):
