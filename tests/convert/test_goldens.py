@@ -16,6 +16,8 @@ from convert.parity.figures import Figure
 from convert.parity.runs import FlaxRun, TorchRun
 from flaxseg import models
 
+pytestmark = pytest.mark.usefixtures("compiled_once")  # several have the same program
+
 RUNS = [FlaxRun, TorchRun]
 
 FIRST = {(case.origin, case.network.split("_")[0]): n for n, case in [*goldens.CASES.items()][::-1]}

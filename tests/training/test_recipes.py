@@ -3,6 +3,7 @@
 import pytest
 
 from flaxseg import cli
+from flaxseg.data import list_datasets
 from flaxseg.errors import ConfigError
 from flaxseg.models import get_config, list_models
 from flaxseg.training import RECIPES, TrainConfig, make_config
@@ -20,6 +21,7 @@ def test_every_recipe_fits_its_network():
     for name, model in EVERY:
         config = make_config(model, recipe=name)
         check_combinations(config)
+        assert config.data in list_datasets()
         network = get_config(model).with_image_size(config.image_size)
         network.check_size(config.image_size)
 
