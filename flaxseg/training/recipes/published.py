@@ -10,16 +10,20 @@ from typing import Any
 from flaxseg.models import list_models
 from flaxseg.training.recipes.recipe import Recipe
 
-_PICTURES: dict[str, Any] = {
+_CROPS: dict[str, Any] = {
     "resize": "crop",
     "scale": (0.5, 2.0),
     "hflip": 0.5,
     "vflip": 0.0,
-    "jitter": 0.3,
+    "jitter": 0.0,
     "log_every": 50,
 }
-_ADE20K = _PICTURES | {"data": "ade20k", "batch_size": 16, "steps": 160_000, "eval_every": 12}
-_CITYSCAPES = _PICTURES | {"data": "cityscapes", "batch_size": 8, "eval_every": 20}
+# Stands for the photometric distortion.
+_MMSEG = _CROPS | {"jitter": 0.3}
+"""Pictures as mmsegmentation changes them."""
+
+_ADE20K = {"data": "ade20k", "batch_size": 16, "steps": 160_000, "eval_every": 12}
+_CITYSCAPES = {"data": "cityscapes", "batch_size": 8, "eval_every": 20}
 
 _SGD: dict[str, Any] = {
     "optimizer": "sgd",
@@ -49,6 +53,7 @@ _SEGFORMER: dict[str, Any] = {
 }
 
 _COINCHEUNG = _SGD | {
+    "jitter": 0.4,
     "lr": 5e-3,
     "head_lr": 10.0,
     "no_decay": ("layer_norm", "batch_norm", "bias"),
@@ -70,12 +75,13 @@ def _size(height: int, width: int | None = None, **fields: Any) -> dict[str, Any
 
 
 def _ade20k() -> dict[str, Recipe]:
-    ccnet = Recipe("mmsegmentation", _ADE20K | _SGD | _size(512), _RESNET)
-    naive = Recipe("mmsegmentation and authors", _ADE20K | _SETR | _size(512), _VIT_L)
+    mmseg = _ADE20K | _MMSEG
+    ccnet = Recipe("mmsegmentation", mmseg | _SGD | _size(512), _RESNET)
+    naive = Recipe("mmsegmentation and authors", mmseg | _SETR | _size(512), _VIT_L)
     pup = naive.but(naive.source, lr=1e-3)
-    segformer = Recipe("NVlabs and mmsegmentation", _ADE20K | _SEGFORMER | _size(512), _MIT)
+    segformer = Recipe("NVlabs and mmsegmentation", mmseg | _SEGFORMER | _size(512), _MIT)
     largest = segformer.but("NVlabs", image_size=(640, 640))
-    bisenet = Recipe("CoinCheung", _ADE20K | _COINCHEUNG | _size(640, weight_decay=1e-4))
+    bisenet = Recipe("CoinCheung", _ADE20K | _CROPS | _COINCHEUNG | _size(640, weight_decay=1e-4))
     return {
         "ccnet_r50": ccnet,
         "ccnet_r101": ccnet,
@@ -96,29 +102,28 @@ def _ade20k() -> dict[str, Recipe]:
 
 
 def _cityscapes() -> dict[str, Recipe]:
-    ccnet = Recipe("mmsegmentation", _CITYSCAPES | _SGD | _size(512, 1024, steps=80_000), _RESNET)
-    authors = {"weight_decay": 1e-4, "min_lr": 0.0, "jitter": 0.0}
+    mmseg, plain = _CITYSCAPES | _MMSEG, _CITYSCAPES | _CROPS
+    ccnet = Recipe("mmsegmentation", mmseg | _SGD | _size(512, 1024, steps=80_000), _RESNET)
+    authors = {"weight_decay": 1e-4, "min_lr": 0.0}
     original = Recipe(
-        "speedinghzl/CCNet", _CITYSCAPES | _SGD | authors | _size(769, steps=60_000), _RESNET
+        "speedinghzl/CCNet", plain | _SGD | authors | _size(769, steps=60_000), _RESNET
     )
-    setr = Recipe(
-        "mmsegmentation and authors", _CITYSCAPES | _SETR | _size(768, steps=80_000), _VIT_L
-    )
+    setr = Recipe("mmsegmentation and authors", mmseg | _SETR | _size(768, steps=80_000), _VIT_L)
     mla = setr.but(setr.source, lr=2e-3)
     segformer = Recipe(
-        "NVlabs and mmsegmentation", _CITYSCAPES | _SEGFORMER | _size(1024, steps=160_000), _MIT
+        "NVlabs and mmsegmentation", mmseg | _SEGFORMER | _size(1024, steps=160_000), _MIT
     )
     long = {"steps": 160_000, "batch_size": 16, "eval_every": 80}
     warm = {"lr": 0.05, "warmup_steps": 1000, "warmup_ratio": 0.1}
-    mmseg = Recipe("mmsegmentation", _CITYSCAPES | _SGD | warm | long | _size(1024))
+    bisenet = Recipe("mmsegmentation", mmseg | _SGD | warm | long | _size(1024))
     coincheung = Recipe(
         "CoinCheung",
-        _CITYSCAPES | _COINCHEUNG | long | _size(512, 1024, steps=150_000, scale=(0.25, 2.0)),
+        plain | _COINCHEUNG | long | _size(512, 1024, steps=150_000, scale=(0.25, 2.0)),
     )
     # The paper magnifies by 0.75 to 2, cuts out 1024 x 2048 and halves it.
-    halved = {"steps": 150_000, "scale": (0.375, 1.0), "lr": 0.05, "min_lr": 0.0, "jitter": 0.0}
+    halved = {"steps": 150_000, "scale": (0.375, 1.0), "lr": 0.05, "min_lr": 0.0}
     no_decay = {"no_decay": ("layer_norm", "batch_norm", "bias")}
-    paper = Recipe("paper", _CITYSCAPES | _SGD | long | halved | no_decay | _size(512, 1024))
+    paper = Recipe("paper", plain | _SGD | long | halved | no_decay | _size(512, 1024))
     return {
         "ccnet_r101_original": original,
         "ccnet": ccnet.but("as ccnet_r50"),
@@ -132,7 +137,7 @@ def _cityscapes() -> dict[str, Recipe]:
         "setr_*": setr.but("as setr_pup_cityscapes"),
         "segformer": segformer.but("as segformer_b0"),
         "segformer_*": segformer,
-        "bisenetv2_mmseg": mmseg,
+        "bisenetv2_mmseg": bisenet,
         "bisenetv2_coincheung": coincheung,
         "bisenetv2_matmul": paper.but("paper, on squares", image_size=(512, 512)),
         "bisenetv2": paper,
