@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from flaxseg.models import Output
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, split_batch
 from flaxseg.training.accumulate import accumulate
@@ -73,6 +74,7 @@ def make_train_step(
     seed: int = 0,
     aux_weights: Sequence[float] = (),
     accumulate_parts: int = 1,
+    weigh: Callable[[Output, jax.Array], jax.Array] = labelled_pixels,
     averaging: Averaging | None = None,
 ) -> Step:
     """Makes the pure step function `(state, image, label) -> (state, metrics)`.
@@ -88,6 +90,7 @@ def make_train_step(
         seed: of dropout.
         aux_weights: weight of each auxiliary head's loss; none switches the heads off.
         accumulate_parts: into how many parts each batch is divided.
+        weigh: what the loss of a part is a mean over, of the output and the labels.
         averaging: how the state's average follows the weights.
     """
 
@@ -97,7 +100,7 @@ def make_train_step(
         model = nnx.merge(graphdef, params, stats, copy=True)
         output = model(preprocess(image), aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
         loss = segmentation_loss(output, labels, aux_weights)
-        return loss, (nnx.state(model, nnx.BatchStat), labelled_pixels(output, labels))
+        return loss, (nnx.state(model, nnx.BatchStat), weigh(output, labels))
 
     gradient = accumulate(jax.value_and_grad(loss_of, has_aux=True), accumulate_parts)
 
