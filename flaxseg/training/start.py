@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from flaxseg import models, native
 from flaxseg.sharding import replicated
+from flaxseg.training.averaging import Averaging
 from flaxseg.training.step import TrainState, init_state
 
 
@@ -38,8 +39,9 @@ def replace_weights(
     graphdef: nnx.GraphDef,
     tx: optax.GradientTransformation,
     mesh: Mesh,
+    averaging: Averaging | None = None,
 ) -> TrainState:
     """The state before the first step with these weights in it."""
     model = nnx.merge(graphdef, state.params, state.stats)
     native.fill(model, {**native.state_dict(model), **start.arrays})
-    return jax.device_put(init_state(model, tx), replicated(mesh))
+    return jax.device_put(init_state(model, tx, averaging), replicated(mesh))
