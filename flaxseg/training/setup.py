@@ -18,6 +18,7 @@ from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.predict import LabelFn, make_label_fn
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import choose_devices, make_mesh, replicated
+from flaxseg.training.augment import make_transform
 from flaxseg.training.averaging import Averaging, Swa, make_averaging
 from flaxseg.training.batch_statistics import Estimator, make_estimator
 from flaxseg.training.config import TrainConfig, parse_overrides, show
@@ -60,29 +61,24 @@ def open_datasets(config: TrainConfig) -> Datasets:
         ConfigError: a setting that does not fit the data.
     """
     train, val = (_open_split(config, split) for split in ("train", "val"))
-    augment = data.TrainTransform(
-        image_size=config.image_size,
-        scale=config.scale,
-        hflip=config.hflip,
-        vflip=config.vflip,
-        color_jitter=(config.jitter, config.jitter, config.jitter, 0.0),
-        resize=config.resize,
-    )
-    evaluate = data.EvalTransform(config.eval_size)
+    evaluate = data.EvalTransform(config.eval_size, config.interpolation)
     train_batches = data.train_loader(
-        train,
-        augment,
+        data.KeptExamples(train, config.keep_decoded * 2**30),
+        make_transform(config, train),
         batch_size=config.batch_size,
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        num_threads=config.loader_threads,
     )
     eval_batch_size = config.eval_batch_size or config.batch_size
     return Datasets(
         train,
         val,
         train_batches,
-        data.eval_loader(val, evaluate, batch_size=eval_batch_size),
+        data.eval_loader(
+            val, evaluate, batch_size=eval_batch_size, num_threads=config.loader_threads
+        ),
         evaluate,
         data.steps_per_epoch(train, config.batch_size),
     )

@@ -23,6 +23,9 @@ SHALLOW = {
 """Compiling takes most of the time here, and layers that repeat add nothing."""
 
 
+LEARNING_RATES = {"setr_pup": 0.01}
+
+
 @pytest.fixture(params=SIZES)
 def config(request, tmp_path):
     name = request.param
@@ -37,8 +40,8 @@ def config(request, tmp_path):
         limit=16,
         image_size=SIZES[name],
         steps=30,
-        lr=3e-3,
-        optimizer="adamw",
+        lr=LEARNING_RATES.get(name, 0.05),
+        optimizer="sgd",
         log_every=1,
         eval_every=100,
         devices=1,

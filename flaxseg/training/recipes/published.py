@@ -1,8 +1,7 @@
 """The recipes that the networks were published with, for ADE20K and Cityscapes.
 
 The numbers are those of mmsegmentation's first releases, whose checkpoints stand in its tables, and
-of the authors' repositories. `scale` is relative to the picture itself. Epochs between evaluations
-are about a tenth of the run.
+of the authors' repositories. Epochs between evaluations are about a tenth of the run.
 """
 
 from typing import Any
@@ -13,13 +12,13 @@ from flaxseg.training.recipes.recipe import Recipe
 _CROPS: dict[str, Any] = {
     "resize": "crop",
     "scale": (0.5, 2.0),
+    "scale_law": "uniform",
     "hflip": 0.5,
     "vflip": 0.0,
     "jitter": 0.0,
     "log_every": 50,
 }
-# Stands for the photometric distortion.
-_MMSEG = _CROPS | {"jitter": 0.3}
+_MMSEG = _CROPS | {"cat_max_ratio": 0.75, "color": "photometric"}
 """Pictures as mmsegmentation changes them."""
 
 _ADE20K = {"data": "ade20k", "batch_size": 16, "steps": 160_000, "eval_every": 12}
@@ -75,12 +74,12 @@ def _size(height: int, width: int | None = None, **fields: Any) -> dict[str, Any
 
 
 def _ade20k() -> dict[str, Recipe]:
-    mmseg = _ADE20K | _MMSEG
+    mmseg = _ADE20K | _MMSEG | {"base_size": (2048, 512)}
     ccnet = Recipe("mmsegmentation", mmseg | _SGD | _size(512), _RESNET)
     naive = Recipe("mmsegmentation and authors", mmseg | _SETR | _size(512), _VIT_L)
     pup = naive.but(naive.source, lr=1e-3)
     segformer = Recipe("NVlabs and mmsegmentation", mmseg | _SEGFORMER | _size(512), _MIT)
-    largest = segformer.but("NVlabs", image_size=(640, 640))
+    largest = segformer.but("NVlabs", image_size=(640, 640), base_size=(2560, 640))
     bisenet = Recipe("CoinCheung", _ADE20K | _CROPS | _COINCHEUNG | _size(640, weight_decay=1e-4))
     return {
         "ccnet_r50": ccnet,
