@@ -13,6 +13,8 @@ from flaxseg.training.settings.averaging import AveragingSettings
 from flaxseg.training.settings.data import DataSettings
 from flaxseg.training.settings.devices import DeviceSettings
 from flaxseg.training.settings.limits import Limit
+from flaxseg.training.settings.logging import LoggingSettings
+from flaxseg.training.settings.loss import LossSettings, check_loss
 from flaxseg.training.settings.optimizer import OptimizerSettings
 from flaxseg.training.settings.run import RunSettings
 from flaxseg.training.settings.schedule import ScheduleSettings
@@ -20,9 +22,11 @@ from flaxseg.training.settings.schedule import ScheduleSettings
 GROUPS = (
     RunSettings,
     DataSettings,
+    LossSettings,
     OptimizerSettings,
     ScheduleSettings,
     AveragingSettings,
+    LoggingSettings,
     DeviceSettings,
 )
 """The groups of settings, in the order of the help text."""
@@ -31,9 +35,11 @@ GROUPS = (
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(
     DeviceSettings,
+    LoggingSettings,
     AveragingSettings,
     ScheduleSettings,
     OptimizerSettings,
+    LossSettings,
     DataSettings,
     RunSettings,
 ):
@@ -62,6 +68,7 @@ class TrainConfig(
             if value is not None and not fits(value):
                 raise ConfigError(f"{flag(name)} is {show(value)}, it must be {words}")
         parse_overrides(self.override)
+        check_loss(self)
         return self
 
     def to_json(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg import data, models
+from flaxseg.data.statistics import Statistics
 from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.predict import LabelFn, make_label_fn
@@ -22,8 +23,10 @@ from flaxseg.training.augment import make_transform
 from flaxseg.training.averaging import Averaging, Swa, make_averaging
 from flaxseg.training.batch_statistics import Estimator, make_estimator
 from flaxseg.training.config import TrainConfig, parse_overrides, show
+from flaxseg.training.losses import Objective
 from flaxseg.training.optim import check_combinations, check_parts, make_schedule
 from flaxseg.training.optim.configured import configured_optimizer
+from flaxseg.training.program import StepProgram
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
 
@@ -39,6 +42,7 @@ class Datasets:
         val_batches: every validation example once.
         eval_transform: what the validation examples go through.
         steps_per_epoch: whole batches in one pass over the training examples.
+        train_labels: what the training labels hold, if they were checked.
     """
 
     train: data.Source
@@ -47,6 +51,11 @@ class Datasets:
     val_batches: data.EvalLoader
     eval_transform: data.EvalTransform
     steps_per_epoch: int
+    train_labels: Statistics | None
+
+    def count_labels(self) -> Statistics:
+        """What the training labels hold; reads them if that has not been done."""
+        return self.train_labels or data.count_labels(self.train)
 
     def list_skipped(self, config: TrainConfig) -> list[str]:
         """Lists in the work directory what the splits go without; see `data.skipped`."""
@@ -60,7 +69,7 @@ def open_datasets(config: TrainConfig) -> Datasets:
         DataError: a folder, file or label that does not fit.
         ConfigError: a setting that does not fit the data.
     """
-    train, val = (_open_split(config, split) for split in ("train", "val"))
+    (train, report), (val, _) = (_open_split(config, split) for split in ("train", "val"))
     evaluate = data.EvalTransform(config.eval_size, config.interpolation)
     train_batches = data.train_loader(
         data.KeptExamples(train, config.keep_decoded * 2**30),
@@ -81,10 +90,11 @@ def open_datasets(config: TrainConfig) -> Datasets:
         ),
         evaluate,
         data.steps_per_epoch(train, config.batch_size),
+        report,
     )
 
 
-def _open_split(config: TrainConfig, split: str) -> data.Source:
+def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, Statistics | None]:
     source = data.open_run_source(
         config.data,
         split,
@@ -93,9 +103,7 @@ def _open_split(config: TrainConfig, split: str) -> data.Source:
         limit=config.limit,
         on_bad_sample=config.on_bad_sample,
     )
-    if config.check_labels:
-        data.check_labels(source)
-    return source
+    return source, data.count_labels(source) if config.check_labels else None
 
 
 def _model_config(
@@ -125,6 +133,7 @@ class Setup:
         tx: optimiser.
         schedule: learning rate by number of updates.
         preprocess: from image bytes to the network's input.
+        objective: what is minimised.
         total_steps: length of the run.
         averaging: how an average follows the weights, if one does.
     """
@@ -137,6 +146,7 @@ class Setup:
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     preprocess: Preprocess
+    objective: Objective
     total_steps: int
     averaging: Averaging | None = None
 
@@ -167,6 +177,12 @@ class Setup:
             tx=configured_optimizer(config, schedule, model),
             schedule=schedule,
             preprocess=Preprocess(),
+            objective=Objective.of(
+                config,
+                labels=datasets.train.labels,
+                aux_weights=model_config.aux_weights,
+                count=datasets.count_labels,
+            ),
             total_steps=total,
             averaging=make_averaging(config, datasets.steps_per_epoch),
         )
@@ -201,6 +217,7 @@ class Setup:
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
             "average": type(self.averaging).__name__ if self.averaging else None,
+            **self.objective.identity(),
         }
 
     def init(self, start: Start | None = None) -> TrainState:
@@ -239,15 +256,17 @@ class Setup:
 
     @functools.cached_property
     def train_step(self) -> Any:
-        """The compiled training step; compiles at its first call and never again."""
+        """The jitted training step."""
         step = make_train_step(
             self.graphdef,
             self.tx,
             schedule=self.schedule,
             preprocess=self.preprocess,
             seed=self.config.seed,
-            aux_weights=self.model_config.aux_weights,
+            aux_weights=self.objective.aux_weights,
+            loss=self.objective.loss,
             accumulate_parts=self.config.accumulate,
+            weigh=self.objective.weigh,
             averaging=self.averaging,
         )
         return compile_step(step, self.mesh)
@@ -258,7 +277,7 @@ class Setup:
             self.graphdef,
             self.preprocess,
             self.mesh,
-            aux=bool(self.model_config.aux_weights),
+            aux=bool(self.objective.aux_weights),
             seed=self.config.seed,
         )
 
@@ -280,6 +299,17 @@ class Setup:
             batches = itertools.islice(self.datasets.train_batches, epoch)
             stats = self._estimator(params, stats, guard(batches))
         return dataclasses.replace(state, params=params, stats=stats)
+
+    @functools.cached_property
+    def program(self) -> StepProgram:
+        """The training step, compiled for the run's batches before the first of them."""
+        return StepProgram.of(
+            self.train_step,
+            self.abstract_state(),
+            self.mesh,
+            batch_size=self.config.batch_size,
+            image_size=self.config.image_size,
+        )
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:

@@ -15,7 +15,7 @@ from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, split_batch
 from flaxseg.training.accumulate import accumulate
 from flaxseg.training.averaging import Averaging, advance
-from flaxseg.training.losses import labelled_pixels, segmentation_loss
+from flaxseg.training.losses import NetworkLoss, labelled_pixels, segmentation_loss
 
 
 @jax.tree_util.register_dataclass
@@ -73,6 +73,7 @@ def make_train_step(
     preprocess: Preprocess,
     seed: int = 0,
     aux_weights: Sequence[float] = (),
+    loss: NetworkLoss = segmentation_loss,
     accumulate_parts: int = 1,
     weigh: Callable[[Output, jax.Array], jax.Array] = labelled_pixels,
     averaging: Averaging | None = None,
@@ -89,6 +90,7 @@ def make_train_step(
         preprocess: from image bytes (B, H, W, 3) to the model's input.
         seed: of dropout.
         aux_weights: weight of each auxiliary head's loss; none switches the heads off.
+        loss: of the network's output, the labels and these weights.
         accumulate_parts: into how many parts each batch is divided.
         weigh: what the loss of a part is a mean over, of the output and the labels.
         averaging: how the state's average follows the weights.
@@ -99,18 +101,18 @@ def make_train_step(
         # the random streams made from the key here.
         model = nnx.merge(graphdef, params, stats, copy=True)
         output = model(preprocess(image), aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
-        loss = segmentation_loss(output, labels, aux_weights)
-        return loss, (nnx.state(model, nnx.BatchStat), weigh(output, labels))
+        value = loss(output, labels, aux_weights)
+        return value, (nnx.state(model, nnx.BatchStat), weigh(output, labels))
 
     gradient = accumulate(jax.value_and_grad(loss_of, has_aux=True), accumulate_parts)
 
     def step(state: TrainState, image: jax.Array, label: jax.Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (loss, (stats, _)), grads = gradient(state.params, state.stats, image, label, key)
+        (value, (stats, _)), grads = gradient(state.params, state.stats, image, label, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         lr = jnp.asarray(schedule(state.step))
-        metrics = StepMetrics(loss, optax.tree.norm(grads), lr)
+        metrics = StepMetrics(value, optax.tree.norm(grads), lr)
         done, average = state.step + 1, state.average
         if averaging is not None:
             average = advance(average, (params, stats), averaging.share(done))

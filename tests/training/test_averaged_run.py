@@ -112,7 +112,8 @@ def test_a_step_is_read_only_after_the_next_has_been_started(
             *(Spy(value, step, events) for value in values)
         )
 
-    monkeypatch.setattr(Setup, "train_step", property(lambda self: instead))
+    instead.summary = lambda: ""
+    monkeypatch.setattr(Setup, "program", property(lambda self: instead))
     monkeypatch.setattr(Setup, "init", lambda self, start: state)
     monkeypatch.setattr(loop.Setup, "of", lambda config: setup)
     monkeypatch.setattr(loop._Run, "_evaluate_if_due", lambda self: None)

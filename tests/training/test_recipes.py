@@ -46,7 +46,7 @@ SEGFORMER = {
     "no_decay": ("layer_norm",), "head_lr": 10.0, "warmup": "linear", "warmup_steps": 1500,
     "warmup_ratio": 1e-6, "after_warmup": False, "schedule": "poly", "power": 1.0, "min_lr": 0.0,
     "steps": 160_000, "scale": (0.5, 2.0), "scale_law": "uniform", "resize": "crop",
-    "cat_max_ratio": 0.75, "color": "photometric",
+    "cat_max_ratio": 0.75, "color": "photometric", "loss_average": "all",
 }  # fmt: skip
 POLY = {"optimizer": "sgd", "momentum": 0.9, "schedule": "poly", "power": 0.9}
 PUBLISHED = [
@@ -104,6 +104,7 @@ PUBLISHED = [
         "warmup_steps": 1000, "warmup_ratio": 0.1, "after_warmup": True, "head_lr": 10.0,
         "no_decay": ("layer_norm", "batch_norm", "bias"), "steps": 150_000, "batch_size": 16,
         "image_size": (512, 1024), "scale": (0.25, 2.0), "color": "jitter", "jitter": 0.4,
+        "loss": ("ohem",), "loss_average": "valid",
     }),
     ("bisenetv2_coincheung", "ade20k", {"weight_decay": 1e-4, "steps": 160_000}),
 ]  # fmt: skip

@@ -18,8 +18,8 @@ _CROPS: dict[str, Any] = {
     "jitter": 0.0,
     "log_every": 50,
 }
-_MMSEG = _CROPS | {"cat_max_ratio": 0.75, "color": "photometric"}
-"""Pictures as mmsegmentation changes them."""
+_MMSEG = _CROPS | {"cat_max_ratio": 0.75, "color": "photometric", "loss_average": "all"}
+"""Pictures as mmsegmentation changes them, and the mean that it takes of the loss."""
 
 _ADE20K = {"data": "ade20k", "batch_size": 16, "steps": 160_000, "eval_every": 12}
 _CITYSCAPES = {"data": "cityscapes", "batch_size": 8, "eval_every": 20}
@@ -53,6 +53,7 @@ _SEGFORMER: dict[str, Any] = {
 
 _COINCHEUNG = _SGD | {
     "jitter": 0.4,
+    "loss": ("ohem",),
     "lr": 5e-3,
     "head_lr": 10.0,
     "no_decay": ("layer_norm", "batch_norm", "bias"),
@@ -103,7 +104,7 @@ def _ade20k() -> dict[str, Recipe]:
 def _cityscapes() -> dict[str, Recipe]:
     mmseg, plain = _CITYSCAPES | _MMSEG, _CITYSCAPES | _CROPS
     ccnet = Recipe("mmsegmentation", mmseg | _SGD | _size(512, 1024, steps=80_000), _RESNET)
-    authors = {"weight_decay": 1e-4, "min_lr": 0.0}
+    authors = {"weight_decay": 1e-4, "min_lr": 0.0, "loss_align_corners": True}
     original = Recipe(
         "speedinghzl/CCNet", plain | _SGD | authors | _size(769, steps=60_000), _RESNET
     )
@@ -120,7 +121,7 @@ def _cityscapes() -> dict[str, Recipe]:
         plain | _COINCHEUNG | long | _size(512, 1024, steps=150_000, scale=(0.25, 2.0)),
     )
     # The paper magnifies by 0.75 to 2, cuts out 1024 x 2048 and halves it.
-    halved = {"steps": 150_000, "scale": (0.375, 1.0), "lr": 0.05, "min_lr": 0.0}
+    halved = {"steps": 150_000, "scale": (0.375, 1.0), "lr": 0.05, "min_lr": 0.0, "loss": ("ohem",)}
     no_decay = {"no_decay": ("layer_norm", "batch_norm", "bias")}
     paper = Recipe("paper", plain | _SGD | long | halved | no_decay | _size(512, 1024))
     return {
