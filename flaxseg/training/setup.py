@@ -216,8 +216,8 @@ class Setup:
             "optimizer": self.config.optimizer,
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
-            **self.objective.identity(),
             "average": type(self.averaging).__name__ if self.averaging else None,
+            **self.objective.identity(),
         }
 
     def init(self, start: Start | None = None) -> TrainState:
@@ -266,20 +266,10 @@ class Setup:
             aux_weights=self.objective.aux_weights,
             loss=self.objective.loss,
             accumulate_parts=self.config.accumulate,
+            weigh=self.objective.weigh,
             averaging=self.averaging,
         )
         return compile_step(step, self.mesh)
-
-    @functools.cached_property
-    def program(self) -> StepProgram:
-        """The training step, compiled for the run's batches before the first of them."""
-        return StepProgram.of(
-            self.train_step,
-            self.abstract_state(),
-            self.mesh,
-            batch_size=self.config.batch_size,
-            image_size=self.config.image_size,
-        )
 
     @functools.cached_property
     def _estimator(self) -> Estimator:
@@ -309,6 +299,17 @@ class Setup:
             batches = itertools.islice(self.datasets.train_batches, epoch)
             stats = self._estimator(params, stats, guard(batches))
         return dataclasses.replace(state, params=params, stats=stats)
+
+    @functools.cached_property
+    def program(self) -> StepProgram:
+        """The training step, compiled for the run's batches before the first of them."""
+        return StepProgram.of(
+            self.train_step,
+            self.abstract_state(),
+            self.mesh,
+            batch_size=self.config.batch_size,
+            image_size=self.config.image_size,
+        )
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:

@@ -101,8 +101,8 @@ def make_train_step(
         # the random streams made from the key here.
         model = nnx.merge(graphdef, params, stats, copy=True)
         output = model(preprocess(image), aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
-        stats = nnx.state(model, nnx.BatchStat)
-        return loss(output, labels, aux_weights), (stats, weigh(output, labels))
+        value = loss(output, labels, aux_weights)
+        return value, (nnx.state(model, nnx.BatchStat), weigh(output, labels))
 
     gradient = accumulate(jax.value_and_grad(loss_of, has_aux=True), accumulate_parts)
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,9 @@ from flaxseg.models import Output
 from flaxseg.ops import BatchNorm
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import make_mesh, put_batch
+from flaxseg.training.losses import Objective, cross_entropy, segmentation_loss
 from flaxseg.training.optim import make_optimizer
+from flaxseg.training.settings.loss import LossSettings
 from flaxseg.training.step import compile_step, init_state, make_train_step
 
 CLASSES = 5
@@ -40,7 +44,7 @@ def batch(size=8):
     return image, np.where(ignored, np.uint8(255), label)
 
 
-def run(parts, steps=3, devices=1, norm=False):
+def run(parts, steps=3, devices=1, norm=False, **objective):
     """States and losses of a few steps."""
     schedule = optax.constant_schedule(0.1)
     tx = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-3)
@@ -52,6 +56,7 @@ def run(parts, steps=3, devices=1, norm=False):
         preprocess=Preprocess(),
         aux_weights=(0.4,),
         accumulate_parts=parts,
+        **objective,
     )
     mesh = make_mesh(jax.devices()[:devices])
     compiled, state, losses = compile_step(step, mesh), init_state(model, tx), []
@@ -84,3 +89,21 @@ def test_norm_sees_the_parts(x64):
         mean = 0.9 * mean + 0.1 * hidden[part::4].mean((0, 1, 2))
     found = nnx.to_pure_dict(state.stats)["norm"]["running_mean"]
     np.testing.assert_allclose(found, mean, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "class_weights"),
+    [({"loss_average": "all"}, None), ({}, np.array([1.0, 3.0, 0.5, 0.0, 2.0]))],
+    ids=["all", "class weights"],
+)
+def test_parts_weigh_what_their_mean_divides_by(fields, class_weights, x64):
+    settings = LossSettings(**fields)
+    main = partial(cross_entropy, weight=class_weights, average=settings.loss_average)
+    loss = partial(segmentation_loss, main=main)
+    objective = Objective(loss, (0.4,), class_weights, settings)
+    of_run = {"steps": 1, "loss": loss, "weigh": objective.weigh}
+    (found,), state = run(4, **of_run)
+    (expected,), whole = run(1, **of_run)
+    assert found == pytest.approx(expected, rel=1e-9)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)

@@ -43,14 +43,14 @@ def test_every_field_is_a_flag(tmp_path):
         "--keep-decoded 1.5 "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
-        "--loss ohem=2 dice --aux-loss focal --aux-weight 0.3 --class-weights auto "
-        "--label-smoothing 0.1 --loss-average all --ohem-threshold None --ohem-min-kept 9 "
-        "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P "
-        "--max-steps 8 --nesterov --betas 0.8 0.9 --no-decay bias position --head-lr 10 "
+        "--nesterov --betas 0.8 0.9 --no-decay bias position --head-lr 10 "
         "--layer-decay 0.9 --clip-grad 1 --accumulate 2 --min-lr 0.01 --schedule-epochs 3 "
         "--schedule-by epoch --warmup exponential --warmup-steps 5 --warmup-ratio 0.1 "
         "--after-warmup --milestones 1 2 --ema 0.9 --swa-start 1 --swa-every 2 --swa-lr 0.1 "
-        f"--no-compile-cache --cache-dir X --config {tmp_path / 'c'}"
+        f"--no-compile-cache --cache-dir X --config {tmp_path / 'c'} "
+        "--loss ohem=2 dice --aux-loss focal --aux-weight 0.3 --class-weights auto "
+        "--label-smoothing 0.1 --loss-average all --ohem-threshold None --ohem-min-kept 9 "
+        "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P --max-steps 8"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")

@@ -45,7 +45,8 @@ SEGFORMER = {
     "optimizer": "adamw", "lr": 6e-5, "betas": (0.9, 0.999), "weight_decay": 0.01,
     "no_decay": ("layer_norm",), "head_lr": 10.0, "warmup": "linear", "warmup_steps": 1500,
     "warmup_ratio": 1e-6, "after_warmup": False, "schedule": "poly", "power": 1.0, "min_lr": 0.0,
-    "steps": 160_000, "scale": (0.5, 2.0), "resize": "crop",
+    "steps": 160_000, "scale": (0.5, 2.0), "scale_law": "uniform", "resize": "crop",
+    "cat_max_ratio": 0.75, "color": "photometric", "loss_average": "all",
 }  # fmt: skip
 POLY = {"optimizer": "sgd", "momentum": 0.9, "schedule": "poly", "power": 0.9}
 PUBLISHED = [
@@ -63,9 +64,12 @@ PUBLISHED = [
     ("vitseg", "pets", {
         "data": "pets", "image_size": (128, 128), "batch_size": 64, "epochs": 50, "lr": 4e-4,
         "optimizer": "adam", "weight_decay": 0.0, "schedule": "step", "step_size": 12,
-        "gamma": 0.8, "hflip": 0.5, "vflip": 0.0, "resize": "stretch",
+        "gamma": 0.8, "hflip": 0.5, "vflip": 0.0, "resize": "stretch", "jitter": 0.3,
+        "color": "contrast", "interpolation": "nearest",
     }),
-    ("segformer_b2", "ade20k", {**SEGFORMER, "batch_size": 16, "image_size": (512, 512)}),
+    ("segformer_b2", "ade20k", {
+        **SEGFORMER, "batch_size": 16, "image_size": (512, 512), "base_size": (2048, 512),
+    }),
     ("segformer_b5", "ade20k", {**SEGFORMER, "batch_size": 16, "image_size": (640, 640)}),
     ("segformer_b5_mmseg", "ade20k", {**SEGFORMER, "image_size": (512, 512)}),
     ("segformer_b2_hf", "cityscapes", {**SEGFORMER, "batch_size": 8, "image_size": (1024, 1024)}),
@@ -99,7 +103,8 @@ PUBLISHED = [
         **POLY, "lr": 5e-3, "weight_decay": 5e-4, "min_lr": 0.0, "warmup": "exponential",
         "warmup_steps": 1000, "warmup_ratio": 0.1, "after_warmup": True, "head_lr": 10.0,
         "no_decay": ("layer_norm", "batch_norm", "bias"), "steps": 150_000, "batch_size": 16,
-        "image_size": (512, 1024), "scale": (0.25, 2.0),
+        "image_size": (512, 1024), "scale": (0.25, 2.0), "color": "jitter", "jitter": 0.4,
+        "loss": ("ohem",), "loss_average": "valid",
     }),
     ("bisenetv2_coincheung", "ade20k", {"weight_decay": 1e-4, "steps": 160_000}),
 ]  # fmt: skip

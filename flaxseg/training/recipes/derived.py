@@ -23,7 +23,7 @@ def _camvid(name: str, recipe: Recipe) -> Recipe:
 
 def _pets(recipe: Recipe) -> Recipe:
     ours = {"data": "pets", "image_size": (384, 384), "steps": 20_000, "eval_every": 5}
-    return recipe.but("derived from its recipe for ADE20K", **ours)
+    return recipe.but("derived from its recipe for ADE20K", base_size=None, **ours)
 
 
 CAMVID = {name: _camvid(name, recipe) for name, recipe in CITYSCAPES.items()}

@@ -1,8 +1,7 @@
 """The recipes that the networks were published with, for ADE20K and Cityscapes.
 
 The numbers are those of mmsegmentation's first releases, whose checkpoints stand in its tables, and
-of the authors' repositories. `scale` is relative to the picture itself. Epochs between evaluations
-are about a tenth of the run.
+of the authors' repositories. Epochs between evaluations are about a tenth of the run.
 """
 
 from typing import Any
@@ -13,14 +12,14 @@ from flaxseg.training.recipes.recipe import Recipe
 _CROPS: dict[str, Any] = {
     "resize": "crop",
     "scale": (0.5, 2.0),
+    "scale_law": "uniform",
     "hflip": 0.5,
     "vflip": 0.0,
     "jitter": 0.0,
     "log_every": 50,
 }
-# Stands for the photometric distortion.
-_MMSEG = _CROPS | {"jitter": 0.3}
-"""Pictures as mmsegmentation changes them."""
+_MMSEG = _CROPS | {"cat_max_ratio": 0.75, "color": "photometric", "loss_average": "all"}
+"""Pictures as mmsegmentation changes them, and the mean that it takes of the loss."""
 
 _ADE20K = {"data": "ade20k", "batch_size": 16, "steps": 160_000, "eval_every": 12}
 _CITYSCAPES = {"data": "cityscapes", "batch_size": 8, "eval_every": 20}
@@ -54,6 +53,7 @@ _SEGFORMER: dict[str, Any] = {
 
 _COINCHEUNG = _SGD | {
     "jitter": 0.4,
+    "loss": ("ohem",),
     "lr": 5e-3,
     "head_lr": 10.0,
     "no_decay": ("layer_norm", "batch_norm", "bias"),
@@ -75,12 +75,12 @@ def _size(height: int, width: int | None = None, **fields: Any) -> dict[str, Any
 
 
 def _ade20k() -> dict[str, Recipe]:
-    mmseg = _ADE20K | _MMSEG
+    mmseg = _ADE20K | _MMSEG | {"base_size": (2048, 512)}
     ccnet = Recipe("mmsegmentation", mmseg | _SGD | _size(512), _RESNET)
     naive = Recipe("mmsegmentation and authors", mmseg | _SETR | _size(512), _VIT_L)
     pup = naive.but(naive.source, lr=1e-3)
     segformer = Recipe("NVlabs and mmsegmentation", mmseg | _SEGFORMER | _size(512), _MIT)
-    largest = segformer.but("NVlabs", image_size=(640, 640))
+    largest = segformer.but("NVlabs", image_size=(640, 640), base_size=(2560, 640))
     bisenet = Recipe("CoinCheung", _ADE20K | _CROPS | _COINCHEUNG | _size(640, weight_decay=1e-4))
     return {
         "ccnet_r50": ccnet,
@@ -104,7 +104,7 @@ def _ade20k() -> dict[str, Recipe]:
 def _cityscapes() -> dict[str, Recipe]:
     mmseg, plain = _CITYSCAPES | _MMSEG, _CITYSCAPES | _CROPS
     ccnet = Recipe("mmsegmentation", mmseg | _SGD | _size(512, 1024, steps=80_000), _RESNET)
-    authors = {"weight_decay": 1e-4, "min_lr": 0.0}
+    authors = {"weight_decay": 1e-4, "min_lr": 0.0, "loss_align_corners": True}
     original = Recipe(
         "speedinghzl/CCNet", plain | _SGD | authors | _size(769, steps=60_000), _RESNET
     )
@@ -121,7 +121,7 @@ def _cityscapes() -> dict[str, Recipe]:
         plain | _COINCHEUNG | long | _size(512, 1024, steps=150_000, scale=(0.25, 2.0)),
     )
     # The paper magnifies by 0.75 to 2, cuts out 1024 x 2048 and halves it.
-    halved = {"steps": 150_000, "scale": (0.375, 1.0), "lr": 0.05, "min_lr": 0.0}
+    halved = {"steps": 150_000, "scale": (0.375, 1.0), "lr": 0.05, "min_lr": 0.0, "loss": ("ohem",)}
     no_decay = {"no_decay": ("layer_norm", "batch_norm", "bias")}
     paper = Recipe("paper", plain | _SGD | long | halved | no_decay | _size(512, 1024))
     return {

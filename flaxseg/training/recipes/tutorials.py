@@ -87,8 +87,9 @@ _PETS = Recipe(
         "scale": (1.0, 1.0),
         "hflip": 0.5,
         "vflip": 0.0,
-        # The notebook changes the contrast alone.
         "jitter": 0.3,
+        "color": "contrast",
+        "interpolation": "nearest",
         "batch_size": 64,
         "eval_batch_size": 21,
         "epochs": 50,
