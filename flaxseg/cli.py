@@ -68,12 +68,14 @@ def guarded(command: Callable[[], None]) -> int:
 
 def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     """Train a network; the same work directory again resumes."""
+    from flaxseg.distributed import joined
     from flaxseg.training import fit
 
     config = parse_train_config(args, prog)
-    # By name: nothing below this command knows the converters, which know all of flaxseg.
-    reader = importlib.import_module("convert").start_from if config.init else None
-    fit(config, reader=reader)
+    with joined(config.launch):
+        # By name: nothing below this command knows the converters, which know all of flaxseg.
+        reader = importlib.import_module("convert").start_from if config.init else None
+        fit(config, reader=reader)
 
 
 def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "TrainConfig":

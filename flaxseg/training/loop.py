@@ -10,13 +10,13 @@ import numpy as np
 from rich.columns import Columns
 from rich.console import Console
 
-from flaxseg import native
+from flaxseg import distributed, native
 from flaxseg.errors import ConfigError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.images import write_image
 from flaxseg.inference.metrics import scores_table
 from flaxseg.inference.overlay import contact_sheet
-from flaxseg.training import workdir
+from flaxseg.training import processes, workdir
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.config import TrainConfig, flag, show
 from flaxseg.training.feed import Feed
@@ -51,7 +51,7 @@ def fit(
         FlaxsegError: whatever the caller can mend: settings, data, a work directory of another
             run, a damaged checkpoint, or a loss that is not finite.
     """
-    console = Console() if console is None else console
+    console = processes.quiet_unless_first(console)
     config = resolved(config).validate()
     workdir.check_workdir(config)
     result = workdir.read_result(config.directory)
@@ -63,11 +63,13 @@ def fit(
         start = functools.cache(lambda: _read_start(setup, reader))
         if workdir.is_new(config):
             start()  # before anything is written: it may not fit
-        workdir.open_workdir(config)
+        processes.check_settings(config)
+        stop.join(setup.mesh)
+        processes.open_workdir(config)
         _print_settings(setup, console)
         checkpoints = Checkpoints(config.directory / workdir.CHECKPOINTS, setup.identity())
         with checkpoints:
-            if stop.name:
+            if stop.requested():
                 result = _untouched(config, checkpoints)
             else:
                 result = _Run(setup, checkpoints, stop, console, start).train()
@@ -97,20 +99,24 @@ class _Run:
         self.monitor = Monitor()
         self.metrics: dict[str, float | None] = {}
         self.last_save = time.monotonic()
-        self.log = RunLog(
-            self.config.directory,
-            setup.datasets.val.labels.classes,
-            log_every=self.config.log_every,
-            total_steps=setup.total_steps,
-            start=self.step,
-            losses=self.history.losses,
-        )
+        self.is_due = processes.known_to_all(setup.mesh)
+        self.log = self._open_log() if distributed.is_first() else processes.NoLog()
         self.progress = TrainingProgress(
             console,
             start=self.step,
             total=setup.total_steps,
             epochs=setup.epochs,
             batch_size=self.config.batch_size,
+        )
+
+    def _open_log(self) -> RunLog:
+        return RunLog(
+            self.config.directory,
+            self.setup.datasets.val.labels.classes,
+            log_every=self.config.log_every,
+            total_steps=self.setup.total_steps,
+            start=self.step,
+            losses=self.history.losses,
         )
 
     def _begin(self, start: Start | None) -> Snapshot:
@@ -158,7 +164,8 @@ class _Run:
             self.log.speed(self.progress.images_per_second, reading.step)
 
     def _checkpoint_is_due(self) -> bool:
-        return time.monotonic() - self.last_save >= 60 * self.config.checkpoint_every
+        every = 60 * self.config.checkpoint_every
+        return every == 0 or self.is_due(time.monotonic() - self.last_save >= every)
 
     def _save(self) -> None:
         # The state is saved only once its own step is known to be finite.
@@ -194,6 +201,8 @@ class _Run:
             np.asarray(self.setup.label_fn(params, stats, example.image[None]))[0]
             for example in examples
         ]
+        if not distributed.is_first():
+            return
         sheet = contact_sheet(
             [example.image for example in examples],
             [example.label for example in examples],
@@ -210,8 +219,11 @@ class _Run:
             return
         self.history = dataclasses.replace(self.history, best_miou=miou, best_step=self.step)
         self.checkpoints.save_best(self.step, self.state, self.position, self.history)
+        model = self.setup.model(self.state)
+        if not distributed.is_first():
+            return
         native.save(
-            self.setup.model(self.state),
+            model,
             self.config.directory / MODEL_FOLDER,
             labels=self.setup.datasets.val.labels,
             preprocess=self.setup.preprocess,
@@ -229,7 +241,7 @@ class _Run:
             workdir=self.config.directory,
             finished=finished,
         )
-        if finished:
+        if finished and distributed.is_first():
             workdir.write_result(result)
         return result
 
@@ -262,10 +274,18 @@ def _print_settings(setup: Setup, console: Console) -> None:
     values = dataclasses.asdict(setup.config)
     flags = [f"{flag(key)} {show(value)}" for key, value in values.items() if value is not None]
     sizes = f"{len(setup.datasets.train)} training and {len(setup.datasets.val)} validation images"
-    devices = f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}"
+    devices = _devices(setup)
     steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
     console.print(Columns(flags, padding=(0, 3)), highlight=False)
     console.print(f"{sizes}, {devices}, {steps}", highlight=False)
+
+
+def _devices(setup: Setup) -> str:
+    text = f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}"
+    if setup.config.fsdp > 1:
+        text += " (" + " x ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items()) + ")"
+    count = distributed.count()
+    return text if count == 1 else f"{text} in {count} processes"
 
 
 def _untouched(config: TrainConfig, checkpoints: Checkpoints) -> FitResult:

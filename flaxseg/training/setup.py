@@ -11,11 +11,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg import data, models
+from flaxseg.distributed import to_host
 from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.predict import LabelFn, make_label_fn
 from flaxseg.preprocess import Preprocess
-from flaxseg.sharding import choose_devices, make_mesh, replicated
+from flaxseg.sharding import FSDP, choose_devices, gather_for_gradient, make_mesh, state_sharding
 from flaxseg.training.config import TrainConfig, parse_overrides, show
 from flaxseg.training.optim import make_optimizer, make_schedule
 from flaxseg.training.start import Start, replace_weights
@@ -139,7 +140,8 @@ class Setup:
         Raises:
             FlaxsegError: whatever of it does not fit, by the name of its flag or file.
         """
-        mesh = make_mesh(choose_devices(config.devices, config.batch_size))
+        devices = choose_devices(config.devices, config.batch_size, config.fsdp)
+        mesh = make_mesh(devices, config.fsdp)
         overrides = parse_overrides(config.override)
         models.get_config(config.model, **overrides)
         datasets = open_datasets(config)
@@ -204,19 +206,30 @@ class Setup:
         Args:
             start: weights from elsewhere that take the place of random ones.
         """
-        init = jax.jit(self._init, out_shardings=replicated(self.mesh))
+        init = jax.jit(self._init, out_shardings=self.sharding)
         state = init.lower().compile(compiler_options=models.quick_compile())()
         if start is None:
             return state
-        return replace_weights(state, start, graphdef=self.graphdef, tx=self.tx, mesh=self.mesh)
+        return replace_weights(
+            state, start, graphdef=self.graphdef, tx=self.tx, sharding=self.sharding
+        )
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
-        sharding = replicated(self.mesh)
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(self._init),
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            self._shapes,
+            self.sharding,
         )
+
+    @functools.cached_property
+    def sharding(self) -> Any:
+        """Where every tensor of the state lies, as a tree of its structure."""
+        return state_sharding(self._shapes, self.mesh)
+
+    @functools.cached_property
+    def _shapes(self) -> Any:
+        return jax.eval_shape(self._init)
 
     def _init(self) -> TrainState:
         rngs = models.params_keys(self.config.seed)
@@ -226,6 +239,7 @@ class Setup:
     @functools.cached_property
     def train_step(self) -> Any:
         """The compiled training step; compiles at its first call and never again."""
+        split = self.mesh.shape[FSDP] > 1
         step = make_train_step(
             self.graphdef,
             self.tx,
@@ -233,8 +247,9 @@ class Setup:
             preprocess=self.preprocess,
             seed=self.config.seed,
             aux_weights=self.model_config.aux_weights,
+            gather=gather_for_gradient(self.sharding.params, self.mesh) if split else None,
         )
-        return compile_step(step, self.mesh)
+        return compile_step(step, self.mesh, self.sharding)
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
@@ -246,8 +261,8 @@ class Setup:
     @functools.cached_property
     def label_fn(self) -> LabelFn:
         """The compiled prediction of label maps."""
-        return make_label_fn(self.graphdef, self.datasets.val.labels, self.preprocess)
+        return make_label_fn(self.graphdef, self.datasets.val.labels, self.preprocess, self.mesh)
 
     def model(self, state: TrainState) -> models.Model:
-        """The network with the variables of a state."""
-        return nnx.merge(self.graphdef, state.params, state.stats)
+        """The network with the variables of a state, whole on the host of every process."""
+        return nnx.merge(self.graphdef, *to_host((state.params, state.stats)))

@@ -64,6 +64,7 @@ def make_train_step(
     preprocess: Preprocess,
     seed: int = 0,
     aux_weights: Sequence[float] = (),
+    gather: Callable[[nnx.State], nnx.State] | None = None,
 ) -> Step:
     """Makes the pure step function `(state, image, label) -> (state, metrics)`.
 
@@ -77,11 +78,13 @@ def make_train_step(
         preprocess: from image bytes (B, H, W, 3) to the model's input.
         seed: of dropout.
         aux_weights: weight of each auxiliary head's loss; none switches the heads off.
+        gather: makes the parameters whole where they are split over devices.
     """
 
     def loss_of(params, stats, images, labels, key):
         # Inside the gradient's trace only variables made there may change: hence the copy, and
         # the random streams made from the key here.
+        params = gather(params) if gather else params
         model = nnx.merge(graphdef, params, stats, copy=True)
         output = model(images, aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
         loss = segmentation_loss(output, labels, aux_weights)
@@ -100,12 +103,19 @@ def make_train_step(
     return step
 
 
-def compile_step(step: Step, mesh: Mesh) -> Any:
-    """Jits a step: state replicated and donated, image and label split along the batch."""
+def compile_step(step: Step, mesh: Mesh, state_sharding: Any = None) -> Any:
+    """Jits a step: state donated, image and label split along the batch.
+
+    Args:
+        step: what `make_train_step` gives.
+        mesh: the devices.
+        state_sharding: where the state lies, as a tree of its structure; None is whole everywhere.
+    """
     whole, batch = replicated(mesh), split_batch(mesh)
+    state = whole if state_sharding is None else state_sharding
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(whole, batch, batch),
-        out_shardings=(whole, whole),
+        in_shardings=(state, batch, batch),
+        out_shardings=(state, whole),
     )
