@@ -28,7 +28,7 @@ _COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
 
 _FAILURE = "flaxseg/failure"
 _MEND, _BUG, _INTERRUPTED = 2, 1, 130
-_SECONDS_TO_SPREAD = 1.0
+_SECONDS_TO_SPREAD = 3.0
 _SECONDS_TO_HEAR = 5.0
 _MILLISECONDS_TO_AGREE = 300_000
 
@@ -255,7 +255,6 @@ def _end_all(error: BaseException) -> None:
         time.sleep(_SECONDS_TO_HEAR)
     with contextlib.suppress(Exception):
         _client().key_value_set(_FAILURE, f"{me} failed: {line}")
-    time.sleep(_SECONDS_TO_SPREAD)
     if code == _BUG:
         traceback.print_exception(error)
     _quit(f"error: {me}: {line}", code)
@@ -275,6 +274,9 @@ def _describe(error: BaseException) -> tuple[int, str]:
 def _quit(line: str, code: int) -> None:
     sys.stdout.flush()
     os.write(2, (line + "\n").encode())
+    if is_first():
+        # It carries the messages of all: JAX would abort the others, with pages of addresses.
+        time.sleep(_SECONDS_TO_SPREAD)
     os._exit(code)
 
 
