@@ -170,6 +170,11 @@ def is_true_of_any(value: bool) -> bool:
     return value if is_alone() else bool(np.any(multihost_utils.process_allgather(value)))
 
 
+def joined_parts(part: np.ndarray) -> np.ndarray:
+    """The arrays of all processes one after the other; waits for all."""
+    return part if is_alone() else np.concatenate(multihost_utils.process_allgather(part))
+
+
 def check_equal(name: str, text: str, difference: Callable[[str], str]) -> None:
     """Makes sure that all processes have the same text.
 

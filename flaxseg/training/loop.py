@@ -25,6 +25,7 @@ from flaxseg.training.logging import SCORE_COLUMNS, RunLog
 from flaxseg.training.monitor import Monitor, Reading
 from flaxseg.training.progress import TrainingProgress
 from flaxseg.training.recipes import resolved
+from flaxseg.training.samples import SAMPLES_FILE, SampleFile
 from flaxseg.training.setup import Setup
 from flaxseg.training.start import Reader, Start
 from flaxseg.training.workdir import FitResult
@@ -101,6 +102,7 @@ class _Run:
         self.last_save = time.monotonic()
         self.is_due = processes.known_to_all(setup.mesh)
         self.log = self._open_log() if distributed.is_first() else processes.NoLog()
+        self.samples = self._open_samples() if self.config.log_samples else None
         self.progress = TrainingProgress(
             console,
             start=self.step,
@@ -118,6 +120,10 @@ class _Run:
             start=self.step,
             losses=self.history.losses,
         )
+
+    def _open_samples(self) -> SampleFile | None:
+        path = self.config.directory / SAMPLES_FILE
+        return SampleFile(path, self.step) if distributed.is_first() else None
 
     def _begin(self, start: Start | None) -> Snapshot:
         for line in start.lines if start else ():
@@ -157,6 +163,10 @@ class _Run:
             return
         if not reading.finite:
             raise self._not_finite(reading)
+        if self.config.log_samples:
+            index = distributed.joined_parts(reading.index)
+            if self.samples is not None:
+                self.samples.write(reading.step, index)
         epoch = self.setup.epoch(reading.step)
         mean_loss = self.log.step(reading, epoch)
         self.progress.step(reading, epoch, mean_loss)

@@ -58,6 +58,9 @@ class RunSettings:
     max_steps: int | None = None
     """Stop after this optimiser step as if interrupted; the schedule does not change."""
 
+    log_samples: bool = False
+    """Write samples.csv: the positions, in the training split, of the images of every step."""
+
     LIMITS: ClassVar[dict[str, Limit]] = {
         "epochs": at_least(1),
         "steps": at_least(1),
@@ -68,5 +71,5 @@ class RunSettings:
         "max_steps": at_least(1),
     }
     FREE: ClassVar[frozenset[str]] = frozenset(
-        {"workdir", "data_dir", "recipe", "checkpoint_every", "max_steps"}
+        {"workdir", "data_dir", "recipe", "checkpoint_every", "max_steps", "log_samples"}
     )
