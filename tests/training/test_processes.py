@@ -39,7 +39,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture
 def config(tmp_path):
-    """A run of 8 steps of a network with one tensor that is large enough to be split."""
+    """A run of 8 steps of a network with three tensors that are large enough to be split."""
     return make_config(
         "vitseg",
         override=("patch_size=8", "width=64", "depth=1", "mlp_dim=256"),
