@@ -20,13 +20,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from flaxseg import lifeline
 from flaxseg.errors import ConfigError, FlaxsegError, TrainingError
 from flaxseg.sharding import put_batch, replicated
 
 _COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
 """Variables in which a launcher tells how many processes it started."""
 
-_FAILURE = "flaxseg/failure"
+_FAILURE, _LIFELINE = "flaxseg/failure", "flaxseg/lifeline"
 _MEND, _BUG, _INTERRUPTED = 2, 1, 130
 _SECONDS_TO_SPREAD = 3.0
 _SECONDS_TO_HEAR = 5.0
@@ -111,7 +112,9 @@ def joined(launch: Launch, timeout: int = 300) -> Iterator[None]:
         return
     threading.Thread(target=_watch, daemon=True).start()
     try:
+        over = _tie_together()
         yield
+        over.set()
         jax.distributed.shutdown()
     except BaseException as error:
         _end_all(error)
@@ -233,6 +236,35 @@ def to_host(tree: Any) -> Any:
         return multihost_utils.process_allgather(leaf, tiled=True)
 
     return jax.tree.map(fetch, tree)
+
+
+def _tie_together() -> threading.Event:
+    """Makes the end of one process that of all, unless the event that it returns is set."""
+    over, client = threading.Event(), _client()
+
+    def lost(process: int) -> None:
+        if over.is_set():
+            return
+        reason = f"process {process} failed: it is gone without a word (killed, or out of memory)"
+        if not is_first():
+            _quit(f"error: process {jax.process_index()} ends as {reason}", _MEND)
+        # It may have told its own reason, which is better: this one comes second then.
+        with contextlib.suppress(Exception):
+            client.key_value_set(_FAILURE, reason)
+
+    if is_first():
+        client.key_value_set(_LIFELINE, str(lifeline.hold_all(lost)))
+    else:
+        port = int(client.blocking_key_value_get(_LIFELINE, _MILLISECONDS_TO_AGREE))
+        lifeline.hold_first(_host(), port, jax.process_index(), lost)
+    return over
+
+
+def _host() -> str:
+    """Where process 0 is."""
+    from jax._src import distributed
+
+    return (distributed.global_state.coordinator_address or "").rpartition(":")[0].strip("[]")
 
 
 def _watch() -> None:

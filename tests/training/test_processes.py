@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,20 +19,25 @@ from flaxseg.training.config import flag, show
 
 ROOT = Path(__file__).parents[2]
 
-# A process signals itself when a step has been started: no test has to guess how fast it is.
+# A process signals itself at a chosen place: no test has to guess how fast it is.
 PROGRAM = """
 import os, runpy, signal, sys
 from flaxseg.training import loop
 
-place = int(sys.argv[1])
-push = loop.Monitor.push
+place = sys.argv[1]
 
-def push_and_strike(monitor, step, *rest):
-    if step == place:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return push(monitor, step, *rest)
+def strike_at(owner, name, number, is_time):
+    original = getattr(owner, name)
+    def method(*args):
+        if is_time(*args):
+            os.kill(os.getpid(), number)
+        return original(*args)
+    setattr(owner, name, method)
 
-loop.Monitor.push = push_and_strike
+if place == "step3":
+    strike_at(loop.Monitor, "push", signal.SIGTERM, lambda monitor, step, *_: step == 3)
+elif place == "begin":
+    strike_at(loop.processes, "open_workdir", signal.SIGKILL, lambda *_: True)
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -57,10 +63,10 @@ def config(tmp_path):
 
 @pytest.fixture
 def both(cache_dir):
-    """Runs train.py in two processes, the second of which is signalled when step `place` begins;
-    returns exit codes, outputs and errors."""
+    """Runs train.py in two processes, the second of which signals itself at a place; returns exit
+    codes, outputs and errors."""
 
-    def run(first, second, place=0):
+    def run(first, second, place="nowhere"):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -77,7 +83,7 @@ def both(cache_dir):
             config = dataclasses.replace(
                 config, coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=index
             )
-            strike = str(place if index else 0)
+            strike = place if index else "nowhere"
             command = [sys.executable, "-c", PROGRAM, strike, "train.py", *flags(config)]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             running.append(subprocess.Popen(command, cwd=ROOT, env=env, **pipes))
@@ -107,7 +113,7 @@ def test_two_processes_train_and_stop_together(config, both, quiet, tmp_path):
     split = dataclasses.replace(config, fsdp=2)
 
     # One is to stop: both do, after the same step.
-    codes, outputs, errors = both(split, split, place=3)
+    codes, outputs, errors = both(split, split, "step3")
     assert codes == [0, 0], errors
     assert "8 x cpu (data 4 x fsdp 2) in 2 processes" in outputs[0]
     assert "epoch" not in outputs[1] and "--model" not in outputs[1]
@@ -129,6 +135,13 @@ def test_an_error_of_one_process_ends_both(config, both):
     reason = "all processes need the same settings: --limit is 32 in process 0, 31 here; --lr is"
     assert f"error: process 1: {reason}" in errors[1]
     assert f"error: process 0 ends as process 1 failed: {reason}" in errors[0]
+    assert not config.directory.exists()
+
+
+def test_a_process_that_is_killed_ends_both(config, both):
+    codes, _, errors = both(config, config, "begin")
+    assert codes == [2, -signal.SIGKILL], errors
+    assert "error: process 0 ends as process 1 failed: it is gone without a word" in errors[0]
     assert not config.directory.exists()
 
 
