@@ -179,6 +179,8 @@ def row(run: int, number: int, one: Attempt) -> str:
     """The line of a start."""
     after = f"{one.seconds:.1f} s" if one.blow else ""
     resumed = "the beginning" if one.resumed is None else f"step {one.resumed}"
+    if one.resumed is None and number > 1 and one.code < 0:
+        resumed = "had not begun"
     values = (run, number, one.devices, one.blow or "none", after, resumed, one.last, one.code)
     return "| " + " | ".join(map(str, values)) + " |"
 

@@ -24,7 +24,7 @@ from flaxseg import lifeline
 from flaxseg.errors import ConfigError, FlaxsegError, TrainingError
 from flaxseg.sharding import put_batch, replicated
 
-_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
+_COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 """Variables in which a launcher tells how many processes it started."""
 
 _FAILURE, _LIFELINE = "flaxseg/failure", "flaxseg/lifeline"
