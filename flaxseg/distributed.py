@@ -105,7 +105,7 @@ def joined(launch: Launch, timeout: int = 300) -> Iterator[None]:
         timeout: seconds to wait for all of them.
 
     Raises:
-        ConfigError: the settings do not fit, or the others do not come.
+        ConfigError: the settings do not fit. If the others do not come, the process ends.
     """
     if not _join(launch.check(), timeout):
         yield
@@ -126,25 +126,36 @@ def _join(launch: Launch, timeout: int) -> bool:
         return False
     # Signals are the training loop's: JAX's own service would take SIGTERM away from it.
     jax.config.update("jax_enable_preemption_service", False)
+    # JAX would abort, with pages of addresses.
+    alarm = threading.Timer(timeout, _give_up, (launch.coordinator, timeout))
+    alarm.daemon = True
+    alarm.start()
     try:
         jax.distributed.initialize(
             launch.coordinator,
             launch.num_processes,
             launch.process_id,
-            initialization_timeout=timeout,
+            initialization_timeout=2 * timeout,
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         if launch.coordinator is None and "coordinator_address" in str(error):
             return False  # no cluster after all
-        raise ConfigError(f"the processes cannot be joined: {error}") from error
-    except RuntimeError as error:
-        where = launch.coordinator or "the address that the launcher gives"
-        raise ConfigError(
-            f"the processes did not find each other at {where} within {timeout} s "
-            f"({_first_line(error)}): start all of them with the same --coordinator and "
-            "--num-processes, each with its own --process-id; one alone needs --distributed off"
-        ) from error
+        raise ConfigError(f"the processes cannot be joined: {_first_line(error)}") from error
+    finally:
+        alarm.cancel()
     return not is_alone()
+
+
+def _give_up(coordinator: str | None, seconds: int) -> None:
+    """Ends a process that waits for others."""
+    where = coordinator or "the address that the launcher gives"
+    line = (
+        f"error: the processes did not find each other at {where} within {seconds} s: start all of "
+        "them with the same --coordinator and --num-processes, each with its own --process-id; a "
+        "process alone needs --distributed off\n"
+    )
+    os.write(2, line.encode())
+    os._exit(_MEND)
 
 
 def is_first() -> bool:
