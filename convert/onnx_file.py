@@ -80,9 +80,7 @@ def _trace(config: models.Config, arrays: Mapping[str, Tensor]) -> Any:
     twin: Any = torch_twin(config, arrays)
     if isinstance(config, models.SETRConfig) and config.backbone.resize_positions != "none":
         twin.backbone._positions = types.MethodType(_positions_of_any_grid, twin.backbone)
-    divisor = max(config.size_divisor, 32)
-    size = config.fixed_size or (TRACED_SIZE[0] * divisor, TRACED_SIZE[1] * divisor)
-    names = {0: "batch"} if config.fixed_size else {0: "batch", 2: "height", 3: "width"}
+    size, axes = _traced_size(config)
 
     class Logits(torch.nn.Module):
         def __init__(self):
@@ -102,13 +100,27 @@ def _trace(config: models.Config, arrays: Mapping[str, Tensor]) -> Any:
                 Logits().eval(),
                 (torch.zeros(2, 3, *size),),
                 dynamo=True,
-                dynamic_shapes={"images": names},
+                dynamic_shapes={"images": axes},
                 input_names=["images"],
                 output_names=["logits"],
                 verbose=False,
             )
     finally:
         logger.setLevel(level)
+
+
+def _traced_size(config: models.Config) -> tuple[tuple[int, int], dict[int, Any]]:
+    """Height and width of the traced image, and which of the input's axes have any length."""
+    from torch.export import Dim
+
+    if config.fixed_size:
+        return config.fixed_size, {0: "batch"}
+    unit = max(config.size_divisor, 32)
+    height, width = (unit * count for count in TRACED_SIZE)
+    if config.square:
+        side = config.size_divisor * Dim("side")
+        return (width, width), {0: "batch", 2: side, 3: side}
+    return (height, width), {0: "batch", 2: "height", 3: "width"}
 
 
 def _positions_of_any_grid(vit: Any, grid: tuple[int, int]) -> "torch.Tensor":

@@ -1,4 +1,4 @@
-"""The command line: `flaxseg train | predict | eval`."""
+"""The command line: `flaxseg train | data | predict | eval`."""
 
 import contextlib
 import dataclasses
@@ -146,6 +146,13 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
     print(f"{len(files)} files written to {given.out}")
 
 
+def data(args: Sequence[str], prog: str = "flaxseg data") -> None:
+    """Prepare, check or show a data set."""
+    from flaxseg.data.commands import Command
+
+    _parse(Command, args, prog)()
+
+
 @dataclasses.dataclass(frozen=True)
 class EvalArgs:
     """Score a trained network on a split of its data set; None is as in the training run."""
@@ -187,6 +194,7 @@ def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
     "train": train,
+    "data": data,
     "predict": predict,
     "eval": evaluate,
 }
@@ -208,7 +216,7 @@ def _parse(target: type[T], args: Sequence[str], prog: str, **options: Any) -> T
             raise
     # tyro draws a box around its message; the first line is only a heading.
     lines = [line.strip("╭╮╰╯│─ ") for line in report.getvalue().splitlines()]
-    raise ConfigError(" ".join(line for line in lines[1:] if line))
+    raise ConfigError(" ".join(line for line in lines[1:] if line.strip("-")))
 
 
 def _usage() -> str:

@@ -8,6 +8,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 
 @pytest.fixture
@@ -22,3 +23,30 @@ def compiled_programs_go():
     """Frees what a module has compiled: all of them together would fill gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory):
+    """Folder of compiled programs, shared by all processes of the session."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return str(folder / "xla")
+
+
+@pytest.fixture
+def compiled_once(cache_dir):
+    """Keeps compiled programs on disk: equal ones compile once in the whole session."""
+    settings = {
+        "jax_compilation_cache_dir": cache_dir,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

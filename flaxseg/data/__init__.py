@@ -1,16 +1,19 @@
 """Data sets, augmentation and loading: file -> Source[i] -> Example -> transform -> Batch."""
 
 import os
-from collections.abc import Callable
+from typing import Literal
 
+from flaxseg.data.catalogue import FILE_DATASETS
 from flaxseg.data.checks import LabelReport as LabelReport
 from flaxseg.data.checks import check_labels as check_labels
+from flaxseg.data.checks import count_labels as count_labels
 from flaxseg.data.loader import EvalLoader as EvalLoader
 from flaxseg.data.loader import eval_loader as eval_loader
 from flaxseg.data.loader import steps_per_epoch as steps_per_epoch
 from flaxseg.data.loader import train_loader as train_loader
 from flaxseg.data.shapes import DEFAULT_SIZE
 from flaxseg.data.shapes import Shapes as Shapes
+from flaxseg.data.skipped import list_skipped as list_skipped
 from flaxseg.data.source import Batch as Batch
 from flaxseg.data.source import Example as Example
 from flaxseg.data.source import FirstExamples
@@ -32,22 +35,33 @@ def open_source(
     data_dir: PathLike | None = None,
     image_size: tuple[int, int] | None = None,
     cache_dir: PathLike | None = None,
+    on_bad_sample: Literal["error", "skip"] = "error",
 ) -> Source:
-    """Opens a split of a data set.
+    """Opens a split of a data set, preparing it first if that is due.
 
     Args:
-        name: "shapes" (drawn, needs no files) or "camvid"; see `list_datasets`.
-        split: "train" or "val".
-        data_dir: folder of the data set, for those that have files.
+        name: "shapes" (drawn, needs no files), "camvid" or another of `list_datasets`.
+        split: "train" or "val", or "test" where the data set has one.
+        data_dir: folder of the data set, for those that have files. None: those whose archives
+            have a public address are downloaded.
         image_size: height and width of the drawn images of shapes; without effect for files.
         cache_dir: where prepared data lies, by default $FLAXSEG_CACHE or ~/.cache/flaxseg.
+        on_bad_sample: whether image and label pairs that cannot be used are an error or left out;
+            the source's `skipped` lists them.
 
     Raises:
         DataError: unknown name or split, or a folder or file that does not fit.
     """
-    if name not in DATASETS:
+    if name == "shapes":
+        return _open_shapes(split, data_dir, image_size)
+    if name not in FILE_DATASETS:
         raise DataError(f"no data set is called {name!r}{did_you_mean(name, list_datasets())}")
-    return DATASETS[name](split, data_dir, image_size, cache_dir)
+    # TFDS takes half a second to import; those who draw shapes need not wait for it.
+    from flaxseg.data.prepared import PreparedSource, prepare
+
+    dataset = FILE_DATASETS[name]
+    directory = prepare(dataset, data_dir, cache_dir=cache_dir, on_bad=on_bad_sample)
+    return PreparedSource(directory, split)
 
 
 def open_run_source(
@@ -57,6 +71,7 @@ def open_run_source(
     data_dir: PathLike | None = None,
     image_size: tuple[int, int] | None = None,
     limit: int | None = None,
+    on_bad_sample: Literal["error", "skip"] = "error",
 ) -> Source:
     """Opens a split as a training run does.
 
@@ -67,45 +82,27 @@ def open_run_source(
         image_size: height and width of the training images; drawn images are at least as large,
             so that they fill a crop.
         limit: use only the first `limit` examples.
+        on_bad_sample: as for `open_source`.
 
     Raises:
         DataError: as `open_source`.
     """
     if image_size is not None:
         image_size = max(image_size[0], DEFAULT_SIZE[0]), max(image_size[1], DEFAULT_SIZE[1])
-    source = open_source(name, split, data_dir=data_dir, image_size=image_size)
+    source = open_source(
+        name, split, data_dir=data_dir, image_size=image_size, on_bad_sample=on_bad_sample
+    )
     return source if limit is None else FirstExamples(source, limit)
 
 
 def list_datasets() -> list[str]:
     """Names that `open_source` knows."""
-    return sorted(DATASETS)
+    return sorted(["shapes", *FILE_DATASETS])
 
 
 def _open_shapes(
-    split: str,
-    data_dir: PathLike | None,
-    image_size: tuple[int, int] | None,
-    cache_dir: PathLike | None,
+    split: str, data_dir: PathLike | None, image_size: tuple[int, int] | None
 ) -> Source:
     if data_dir is not None:
         raise DataError(f"shapes has no files: drop --data-dir {data_dir} or name another --data")
     return Shapes(split) if image_size is None else Shapes(split, image_size=image_size)
-
-
-def _open_camvid(
-    split: str,
-    data_dir: PathLike | None,
-    image_size: tuple[int, int] | None,
-    cache_dir: PathLike | None,
-) -> Source:
-    # TFDS takes half a second to import; those who draw shapes need not wait for it.
-    from flaxseg.data.camvid import open_camvid
-
-    if data_dir is None:
-        raise DataError("camvid needs its folder: give --data-dir")
-    return open_camvid(data_dir, split, cache_dir=cache_dir)
-
-
-DATASETS: dict[str, Callable[..., Source]] = {"camvid": _open_camvid, "shapes": _open_shapes}
-"""What opens each data set."""

@@ -1,183 +1,216 @@
-"""CamVid: road scenes of the Cambridge-driving Labeled Video Database, read with TFDS.
+"""CamVid: road scenes of the Cambridge-driving Labeled Video Database.
 
 Brostow, Fauqueur, Cipolla: Semantic object classes in video (2009),
-http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/. The three layouts that people have, and
-how their splits come about, are described in `flaxseg.data.camvid_folder`.
+http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/. It comes in three folder layouts:
 
-A folder is checked and prepared once, as ArrayRecord files in a cache directory; TensorFlow is not
-needed for it. The data folder itself is never written to.
+SegNet copy (11 classes, id 11 means unlabelled; `test` may be missing)::
+
+    train/NAME.png  trainannot/NAME.png  val/...  valannot/...  test/...  testannot/...
+
+Original (32 colours of label_colors.txt)::
+
+    701_StillsRaw_full/NAME.png  LabeledApproved_full/NAME_L.png     or  images/  labels/
+
+Tutorials (class ids in alphabetical order, 32 classes or 33 with a spare one)::
+
+    train_images/NAME.png  train_labels/NAME.png  valid_images/...  valid_labels/...
+
+Images may be PNG or JPEG; image and label map are matched by name without the ending.
 """
 
-import contextlib
-import io
-import json
-import os
 import pathlib
-import shutil
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
 
-import cv2
-import numpy as np
-import tensorflow_datasets as tfds
-
-from flaxseg.data.cache import cache_root, fingerprint, prepare_once
-from flaxseg.data.camvid_folder import CamVidFolder, find_folder
-from flaxseg.data.files import read_training_image
-from flaxseg.data.source import Example
+from flaxseg.data.classes import COLOR_FILE, read_colors
+from flaxseg.data.codings import ColorCoding, IndexCoding
+from flaxseg.data.dataset import FileDataset
+from flaxseg.data.pairs import (
+    Matched,
+    Pair,
+    PairFolder,
+    every_fifth,
+    group,
+    has_folders,
+    inside,
+    listed_splits,
+    match,
+    split_lists,
+)
 from flaxseg.errors import DataError
-from flaxseg.labels import LabelSet
+from flaxseg.labels import IGNORE, Color, LabelSet
 
-VERSION = "1.0.0"
-_INDEX = "index.json"
-_ENCODED = ("image", "label")
+SEGNET_LABELS = LabelSet(
+    "camvid",
+    (
+        *("sky", "building", "pole", "road", "pavement", "tree"),
+        *("sign", "fence", "car", "pedestrian", "bicyclist"),
+    ),
+    (
+        *((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222)),
+        *((128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0)),
+        (0, 128, 192),
+    ),
+)
+"""The 11 classes of the SegNet copy, in its colours."""
 
+_OFFICIAL_COLORS: dict[str, Color] = {
+    "Animal": (64, 128, 64),
+    "Archway": (192, 0, 128),
+    "Bicyclist": (0, 128, 192),
+    "Bridge": (0, 128, 64),
+    "Building": (128, 0, 0),
+    "Car": (64, 0, 128),
+    "CartLuggagePram": (64, 0, 192),
+    "Child": (192, 128, 64),
+    "Column_Pole": (192, 192, 128),
+    "Fence": (64, 64, 128),
+    "LaneMkgsDriv": (128, 0, 192),
+    "LaneMkgsNonDriv": (192, 0, 64),
+    "Misc_Text": (128, 128, 64),
+    "MotorcycleScooter": (192, 0, 192),
+    "OtherMoving": (128, 64, 64),
+    "ParkingBlock": (64, 192, 128),
+    "Pedestrian": (64, 64, 0),
+    "Road": (128, 64, 128),
+    "RoadShoulder": (128, 128, 192),
+    "Sidewalk": (0, 0, 192),
+    "SignSymbol": (192, 128, 128),
+    "Sky": (128, 128, 128),
+    "SUVPickupTruck": (64, 128, 192),
+    "TrafficCone": (0, 0, 64),
+    "TrafficLight": (0, 64, 64),
+    "Train": (192, 64, 128),
+    "Tree": (128, 128, 0),
+    "Truck_Bus": (192, 128, 192),
+    "Tunnel": (64, 0, 64),
+    "VegetationMisc": (192, 192, 0),
+    "Void": (0, 0, 0),
+    "Wall": (64, 192, 0),
+}
 
-class CamVid(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of the folder that is given as `manual_dir`.
+FULL_LABELS = LabelSet("camvid32", tuple(_OFFICIAL_COLORS), tuple(_OFFICIAL_COLORS.values()))
+"""The 32 classes of the original, in alphabetical order and official colours."""
 
-    Features: name (image file below the folder), image (encoded RGB), label (PNG of class ids, 255
-    where unlabelled).
-    """
+SPARE_LABELS = LabelSet(
+    "camvid33", (*FULL_LABELS.classes, "Spare"), (*FULL_LABELS.palette, (255, 255, 255))
+)
+"""The 32 classes and the unused 33rd that two of the tutorials train."""
 
-    VERSION = tfds.core.Version(VERSION)
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The folder with CamVid in one of the layouts flaxseg knows."
-    # TFDS would look for download checksums beside this file, and needs a package that it does not
-    # declare (importlib_resources) to find the file.
-    code_path = None
+_PairFolders = Mapping[str, tuple[str, str]]
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(
-            {
-                "name": tfds.features.Text(),
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.Image(shape=(None, None, 1)),
-            }
-        )
-        return tfds.core.DatasetInfo(builder=self, features=features)
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        self.folder = find_folder(dl_manager.manual_dir).check()
-        return {split: self._generate_examples(split) for split in self.folder.splits}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for pair in self.folder.splits[split]:
-            image, _ = read_training_image(pair.image)
-            _, label = cv2.imencode(".png", self.folder.coding.read(pair.label))
-            yield pair.name, {"name": pair.name, "image": image, "label": label.tobytes()}
-
-
-class CamVidSource:
-    """One split of a prepared CamVid folder, in the order of the file names."""
-
-    def __init__(self, directory: pathlib.Path, split: str):
-        """Opens what `prepare_camvid` wrote.
-
-        Args:
-            directory: the prepared data.
-            split: "train", "val" or, if the folder has one, "test".
-
-        Raises:
-            DataError: unknown split, or damaged cache.
-        """
-        self._directory = directory
-        with self._explain_damage():
-            index = json.loads((directory / _INDEX).read_text())
-            self.labels = LabelSet.from_json(index["labels"])
-            splits = index["splits"]
-        if split not in splits:
-            raise DataError(f"camvid has no split {split!r} here: use one of {', '.join(splits)}")
-        self._names: list[str] = splits[split]["names"]
-        self._positions: list[int] = splits[split]["positions"]
-        with self._explain_damage():
-            self._records = _open_records(directory, split)
-            if len(self._records) != len(self._names):
-                raise ValueError(f"{len(self._records)} records, not {len(self._names)}")
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def name(self, index: int) -> str:
-        """The image file below the data folder, such as "train/0001TP_006690.png"."""
-        return self._names[index]
-
-    def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"the split has {len(self)} images, index {index} is out of range")
-        with self._explain_damage():
-            record = self._records[self._positions[index]]
-            image = _decode(record["image"], cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-            return Example(image, _decode(record["label"], cv2.IMREAD_GRAYSCALE))
-
-    @contextlib.contextmanager
-    def _explain_damage(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # what damaged files raise differs from library to library
-            raise DataError(
-                f"{self._directory}: the prepared data is damaged ({error}); remove this folder, "
-                "the next run prepares it again"
-            ) from error
+_SEGNET: _PairFolders = {
+    "train": ("train", "trainannot"),
+    "val": ("val", "valannot"),
+    "test": ("test", "testannot"),
+}
+_TUTORIAL: _PairFolders = {
+    "train": ("train_images", "train_labels"),
+    "val": ("valid_images", "valid_labels"),
+}
+_ORIGINAL = (("701_StillsRaw_full", "LabeledApproved_full"), ("images", "labels"))
+_ORIGINAL_SUFFIX = "_L"
+_FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)")
 
 
-def open_camvid(
-    data_dir: str | os.PathLike, split: str, *, cache_dir: str | os.PathLike | None = None
-) -> CamVidSource:
-    """Opens a split of a CamVid folder, preparing the folder first if that is due."""
-    return CamVidSource(prepare_camvid(data_dir, cache_dir=cache_dir), split)
+def find_folder(root: pathlib.Path) -> PairFolder:
+    """Recognises the layout of a CamVid folder and pairs its files; reads no picture.
 
-
-def prepare_camvid(
-    data_dir: str | os.PathLike, *, cache_dir: str | os.PathLike | None = None
-) -> pathlib.Path:
-    """Checks a CamVid folder and writes its ArrayRecord files, unless that has been done.
+    Splits of the original come from `train.txt`, `val.txt` (or `valid.txt`) and `test.txt` in the
+    folder, one image name per line; what no file names is training data. Without such files they
+    are the published ones: frames 07959 to 08159 of 0016E5 validate, 0006R0, the rest of 0016E5 and
+    0001TP up to 08520 train, the rest of 0001TP and Seq05VD test. If other file names occur,
+    every fifth one in alphabetical order validates and the others train.
 
     Args:
-        data_dir: the folder; only read.
-        cache_dir: where prepared data lies, by default $FLAXSEG_CACHE or ~/.cache/flaxseg. The data
-            set is found there again as long as no source file changes in name, size or time.
-
-    Returns:
-        The prepared directory.
+        root: the folder.
 
     Raises:
-        DataError: the folder has no known layout, or its files do not fit.
+        DataError: unknown layout, or an empty split.
     """
-    folder = find_folder(pathlib.Path(data_dir))
-    key = fingerprint(folder.root, folder.files(), f"{VERSION} {folder.layout}")
-    directory = cache_root(cache_dir) / "camvid" / f"{folder.layout}-{key}"
-    return prepare_once(directory, lambda target: _prepare(folder, target))
-
-
-def _prepare(folder: CamVidFolder, target: pathlib.Path) -> None:
-    config = tfds.download.DownloadConfig(manual_dir=os.fspath(folder.root))
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints what it is about to do
-        builder = CamVid(data_dir=os.fspath(target), file_format="array_record")
-        builder.download_and_prepare(
-            download_dir=os.fspath(target / "downloads"), download_config=config
+    if has_folders(root, *_SEGNET["train"]):
+        coding = IndexCoding(SEGNET_LABELS.num_classes, (SEGNET_LABELS.num_classes, IGNORE))
+        splits, orphans = _split_pairs(root, _SEGNET)
+        found = PairFolder(root, "segnet", SEGNET_LABELS, coding, splits, orphans=orphans)
+    elif has_folders(root, *_TUTORIAL["train"]):
+        coding = IndexCoding(SPARE_LABELS.num_classes, first_channel=True)
+        splits, orphans = _split_pairs(root, _TUTORIAL)
+        found = PairFolder(
+            root, "tutorial", FULL_LABELS, coding, splits, orphans=orphans, wider=SPARE_LABELS
         )
-    shutil.rmtree(target / "downloads", ignore_errors=True)
-    splits = {split: _order(target, split) for split in builder.folder.splits}
-    index = {"labels": builder.folder.labels.to_json(), "splits": splits}
-    (target / _INDEX).write_text(json.dumps(index))
+    elif folders := [pair for pair in _ORIGINAL if has_folders(root, *pair)]:
+        found = _find_original(root, folders[0])
+    else:
+        raise DataError(
+            f"{root}: no CamVid layout found, the folder holds {inside(root)}. {_EXPECTED}"
+        )
+    return found.require(("train", "val"), _EXPECTED)
 
 
-def _order(directory: pathlib.Path, split: str) -> dict[str, list]:
-    """The names of a split, sorted, and where TFDS's shuffling put their records."""
-    names = [record["name"].decode() for record in _open_records(directory, split)]
-    positions = sorted(range(len(names)), key=names.__getitem__)
-    return {"names": [names[position] for position in positions], "positions": positions}
+def _expected() -> str:
+    def pairs(folders: _PairFolders) -> str:
+        return " ".join(f"{image}/ {label}/" for image, label in folders.values())
+
+    original = " or ".join(f"{image}/ {label}/" for image, label in _ORIGINAL)
+    return (
+        f"Expected is one of: {pairs(_SEGNET)} (SegNet copy, test optional; index masks); "
+        f"{original} (original; colour masks NAME{_ORIGINAL_SUFFIX}.png, {COLOR_FILE}); "
+        f"{pairs(_TUTORIAL)} (tutorials; index masks)"
+    )
 
 
-def _open_records(directory: pathlib.Path, split: str) -> Any:
-    builder: Any = tfds.builder_from_directory(os.fspath(directory / CamVid.name / VERSION))
-    skip = {feature: tfds.decode.SkipDecoding() for feature in _ENCODED}
-    return builder.as_data_source(split, decoders=skip)
+_EXPECTED = _expected()
 
 
-def _decode(data: bytes, flags: int) -> np.ndarray:
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if array is None:
-        raise ValueError("a record holds no picture")
-    return array
+def _split_pairs(
+    root: pathlib.Path, folders: _PairFolders
+) -> tuple[dict[str, tuple[Pair, ...]], tuple]:
+    """The pairs of each split that has a folder, and all orphans."""
+    present = {
+        split: pair
+        for split, pair in folders.items()
+        if any(has_folders(root, name) for name in pair)
+    }
+    for pair in present.values():
+        for name in pair:
+            if not has_folders(root, name):
+                raise DataError(f"{root / name}: no such folder. {_EXPECTED}")
+    matched: dict[str, Matched] = {split: match(root, *pair) for split, pair in present.items()}
+    orphans = tuple(orphan for found in matched.values() for orphan in found.orphans)
+    return {split: found.pairs for split, found in matched.items()}, orphans
+
+
+def _find_original(root: pathlib.Path, folders: tuple[str, str]) -> PairFolder:
+    pairs, orphans = match(root, *folders, label_suffix=_ORIGINAL_SUFFIX)
+    color_file = root / COLOR_FILE
+    lists = split_lists(root)
+    splits = listed_splits(pairs, lists) if lists else _default_splits(pairs)
+    files = [*lists.values()]
+    if color_file.is_file():
+        labels, colors = read_colors(color_file, "camvid")
+        coding = ColorCoding(colors, str(color_file))
+        files.append(color_file)
+    else:
+        labels = FULL_LABELS
+        colors = {color: index for index, color in enumerate(labels.palette)}
+        coding = ColorCoding(colors, "CamVid's official colour table")
+    return PairFolder(root, "original", labels, coding, splits, tuple(files), orphans)
+
+
+def _default_splits(pairs: Sequence[Pair]) -> dict[str, tuple[Pair, ...]]:
+    frames = {pair.name: _FRAME.fullmatch(pair.image.stem) for pair in pairs}
+    if all(frames.values()):
+        return group(pairs, {s: _published(m[1], int(m[2])) for s, m in frames.items() if m})
+    return every_fifth(pairs)
+
+
+def _published(sequence: str, frame: int) -> str:
+    if sequence == "0016E5":
+        return "val" if 7959 <= frame <= 8159 else "train"
+    if sequence == "0001TP":
+        return "train" if frame <= 8520 else "test"
+    return "train" if sequence == "0006R0" else "test"
+
+
+CAMVID = FileDataset("camvid", find_folder, _EXPECTED)
+"""The data set; it has no public address."""

@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from flaxseg.data.files import bad_ids
+from flaxseg.data.codings import bad_ids
 from flaxseg.data.source import Source
+from flaxseg.data.statistics import Statistics
 from flaxseg.errors import DataError
 from flaxseg.labels import IGNORE
 
@@ -26,15 +27,17 @@ class LabelReport:
         num_images: number of examples.
         pixels: number of pixels of every class, (K,) int64.
         ignored: number of pixels labelled 255.
+        image_pixels: number of labelled pixels of the images in which a class occurs, (K,) int64.
     """
 
     num_images: int
     pixels: np.ndarray
     ignored: int
+    image_pixels: np.ndarray
 
 
 def check_labels(source: Source, *, num_threads: int = 4) -> LabelReport:
-    """Reads every example and checks its label map.
+    """Reads every example and checks its label map, unless that was done to prepare the source.
 
     Args:
         source: the examples.
@@ -44,15 +47,32 @@ def check_labels(source: Source, *, num_threads: int = 4) -> LabelReport:
         The class frequencies.
 
     Raises:
+        DataError: as `count_labels`.
+    """
+    counted = count_labels(source, num_threads=num_threads)
+    return LabelReport(len(source), counted.pixels, counted.ignored, counted.image_pixels)
+
+
+def count_labels(source: Source, *, num_threads: int = 4) -> Statistics:
+    """Counts the pixels of every example by class, unless that was done to prepare the source.
+
+    Args:
+        source: the examples.
+        num_threads: number of examples read at a time.
+
+    Raises:
         DataError: label maps are unreadable, of another size than their image, not class ids, or
             hold an id out of range. One error names the first few files, what was found, the
             allowed range, and the number of files.
     """
-    counts = gather(
+    known = getattr(source, "statistics", None)
+    if known is not None:
+        return known
+    counted = gather(
         lambda index: _count_ids(source, index), range(len(source)), "examples", num_threads
     )
-    total = np.sum(counts, axis=0)
-    return LabelReport(len(counts), total[: source.labels.num_classes], int(total[IGNORE]))
+    sizes, counts = zip(*counted, strict=True)
+    return Statistics(np.array(sizes), np.array(counts), source.labels.num_classes)
 
 
 def gather(
@@ -96,8 +116,8 @@ def raise_problems(problems: Iterable[str], summary: str) -> None:
     raise DataError(f"{len(problems)} {summary}: " + " | ".join(problems[:_SHOWN]) + tail)
 
 
-def _count_ids(source: Source, index: int) -> np.ndarray:
-    """Number of pixels of every label value, (256,)."""
+def _count_ids(source: Source, index: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """Size, and number of pixels of every label value, (256,)."""
     name = source.name(index)
     image, label = source[index]
     num_classes = source.labels.num_classes
@@ -114,5 +134,5 @@ def _count_ids(source: Source, index: int) -> np.ndarray:
         )
     wrong = (label < 0) | (label >= num_classes) & (label != IGNORE)
     if wrong.any():
-        raise DataError(bad_ids(name, label, wrong, allowed))
-    return np.bincount(label.ravel(), minlength=256)
+        raise bad_ids(name, label, wrong, allowed)
+    return label.shape, np.bincount(label.ravel(), minlength=256)

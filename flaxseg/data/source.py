@@ -1,6 +1,6 @@
 """What a data set is: examples by index, with the names of their files and classes."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -73,6 +73,7 @@ class FirstExamples:
         """Shortens `source` to at most `count` examples."""
         self.labels = source.labels
         self._source, self._count = source, min(count, len(source))
+        self.skipped = getattr(source, "skipped", ())
 
     def __len__(self) -> int:
         return self._count
@@ -83,3 +84,9 @@ class FirstExamples:
     def name(self, index: int) -> str:
         """The example's own name."""
         return self._source.name(index)
+
+    @property
+    def statistics(self) -> Any:
+        """What the label maps hold, if the source knows without reading them; or else None."""
+        known = getattr(self._source, "statistics", None)
+        return None if known is None else known.first(self._count)

@@ -238,6 +238,7 @@ def evaluate_dir(
         raise ConfigError(f"{path} does not say on which data it was trained: give --data NAME")
     as_trained = ("data_dir", "image_size", "limit")
     options: dict[str, Any] = {key: settings.get(key) for key in as_trained}
+    options["on_bad_sample"] = settings.get("on_bad_sample", "error")
     options["data_dir"] = data_dir or options["data_dir"]
     source = open_run_source(settings["data"], split, **options)
     _check_classes(loaded.labels, source)

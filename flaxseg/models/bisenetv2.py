@@ -18,7 +18,6 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg import ops
-from flaxseg.errors import ConfigError
 from flaxseg.labels import MAX_CLASSES
 from flaxseg.models.bisenetv2_branches import (
     CONV_INITS,
@@ -110,14 +109,10 @@ class BiSeNetV2Config(AnySize):
         """Height and width must be multiples of this many pixels."""
         return AUX_STRIDES[-1] if self.whole_factors else 1
 
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Raises a `ConfigError` unless the network takes images of this height and width."""
-        super().check_size(size)
-        if self.fusion == "matmul" and size[0] != size[1]:
-            raise ConfigError(
-                f"images of {size[0]}x{size[1]} pixels do not fit the network: its matrix "
-                "products (fusion 'matmul') need square images; crop or resize them"
-            )
+    @property
+    def square(self) -> bool:
+        """Whether height and width must be the same, for the matrix products to fit."""
+        return self.fusion == "matmul"
 
 
 class Gate(nnx.Module):

@@ -34,6 +34,11 @@ class AnySize:
         """Height and width must be multiples of this many pixels."""
         return 1
 
+    @property
+    def square(self) -> bool:
+        """Height and width must be the same."""
+        return False
+
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises a `ConfigError` unless the network takes images of this height and width."""
         fixed, divisor = self.fixed_size, self.size_divisor
@@ -47,6 +52,11 @@ class AnySize:
             raise ConfigError(
                 f"images of {size[0]}x{size[1]} pixels do not fit the network: both sides must be "
                 f"multiples of {divisor}"
+            )
+        if self.square and size[0] != size[1]:
+            raise ConfigError(
+                f"images of {size[0]}x{size[1]} pixels do not fit the network, which takes "
+                "square images; crop or resize them"
             )
 
     def with_image_size(self, size: tuple[int, int]) -> Self:

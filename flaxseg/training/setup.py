@@ -43,6 +43,10 @@ class Datasets:
     eval_transform: data.EvalTransform
     steps_per_epoch: int
 
+    def list_skipped(self, config: TrainConfig) -> list[str]:
+        """Lists in the work directory what the splits go without; see `data.skipped`."""
+        return data.list_skipped((self.train, self.val), config.directory)
+
 
 def open_datasets(config: TrainConfig) -> Datasets:
     """Opens both splits and, if asked, checks every label.
@@ -87,6 +91,7 @@ def _open_split(config: TrainConfig, split: str) -> data.Source:
         data_dir=config.data_dir,
         image_size=config.image_size,
         limit=config.limit,
+        on_bad_sample=config.on_bad_sample,
     )
     if config.check_labels:
         data.check_labels(source)

@@ -94,7 +94,7 @@ def mutated_states(draw: st.DrawFn) -> State:
                 shape = draw(st.lists(st.integers(0, 5), max_size=5))
                 state[key] = np.zeros(shape, array.dtype)
             case "dtype":
-                state[key] = array.astype(draw(st.sampled_from(DTYPES)))
+                state[key] = np.real(array).astype(draw(st.sampled_from(DTYPES)))
             case "value":
                 state[key] = np.full_like(array, draw(st.sampled_from([0, 1, 127])))
     return state

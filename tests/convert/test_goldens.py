@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,8 @@ from convert.parity import goldens
 from convert.parity.figures import Figure
 from convert.parity.runs import FlaxRun, TorchRun
 from flaxseg import models
+
+pytestmark = pytest.mark.usefixtures("compiled_once")  # several have the same program
 
 RUNS = [FlaxRun, TorchRun]
 
@@ -69,6 +72,23 @@ def test_a_file_comes_back_bit_for_bit(golden, file, tmp_path):
     for key, array in foreign.items():
         assert exported[key].dtype == array.dtype and exported[key].shape == array.shape, key
         assert exported[key].tobytes() == array.tobytes(), key
+
+
+@pytest.mark.parametrize("golden", ["hf_segformer_b0", "coincheung_bisenetv2"], indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_of_a_parallel_run_is_read_exactly(golden, dtype, tmp_path):
+    halves = {key: torch.from_numpy(array) for key, array in golden.weights.items()}
+    halves = {k: t.to(dtype) if t.is_floating_point() else t for k, t in halves.items()}
+    path = tmp_path / "half.pth"
+    torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in halves.items()}}, path)
+    arrays, report = read_native(path, **HINTS.get(golden.name, {}))
+    path.unlink()
+    expected = golden.table.to_native({key: t.float().numpy() for key, t in halves.items()})
+    assert arrays.keys() == expected.keys()
+    for key, array in expected.items():
+        assert arrays[key].dtype == np.float32
+        np.testing.assert_array_equal(arrays[key], array, err_msg=key)
+    assert report.dtypes == (str(dtype).removeprefix("torch."),)
 
 
 def test_forward_in_flax_from_a_file(golden, file):

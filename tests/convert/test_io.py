@@ -103,6 +103,16 @@ def test_truncated(tmp_path, state, suffix):
         convert.read(path)
 
 
+def test_a_damaged_directory_of_entries(tmp_path, state):
+    path = tmp_path / "x.pth"
+    convert.write(path, state)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x06\x07") + 16] = 2  # the number of disks it claims to lie on
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.pth is damaged or no torch file \(zipfiles"):
+        convert.read(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -21,6 +21,9 @@ SIZE = (33, 47)
 DISTINCT = [name for name, comparison in COMPARISONS.items() if comparison.distinct]
 """The networks that differ from others in more than widths and depths."""
 
+TRAINED = ("bisenetv2", "ccnet_r50", "segformer_b0_mmseg", "setr_naive", "vitseg")
+"""One of each architecture: `make parity` makes the 20 steps of all, the suite one step."""
+
 
 @pytest.fixture(scope="module", params=DISTINCT)
 def case(request) -> figures.Case:
@@ -46,6 +49,7 @@ def test_training_step(case, exact):
     check(*figures.step_figures(exact, case))
 
 
+@pytest.mark.parametrize("case", TRAINED, indirect=True)
 def test_twenty_steps(case, exact):
     check(*figures.training_figures(exact, case))
 

@@ -1,12 +1,14 @@
 """Tiny data folders in every layout that CamVid comes in."""
 
 import pathlib
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from flaxseg.data.camvid_folder import FULL_LABELS
+from flaxseg.data.camvid import FULL_LABELS
 from flaxseg.data.source import Example
 from flaxseg.labels import LabelSet
 
@@ -105,3 +107,40 @@ def numbered(array_source):
         return array_source(examples)
 
     return make
+
+
+@pytest.fixture
+def pack():
+    """Packs a folder, as tar or zip by the name of the archive, and returns the archive."""
+
+    def make(folder: pathlib.Path, archive: pathlib.Path) -> pathlib.Path:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        if archive.suffix == ".zip":
+            with zipfile.ZipFile(archive, "w") as opened:
+                for path in files:
+                    opened.write(path, path.relative_to(folder))
+        else:
+            with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as opened:
+                for path in files:
+                    opened.add(path, path.relative_to(folder))
+        return archive
+
+    return make
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Where prepared data goes."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def plain_dir(tmp_path, rng):
+    """Ten pairs below images/ and masks/ with two named classes."""
+    root = tmp_path / "plain"
+    for position in range(10):
+        _save(root / "images" / f"p{position}.png", _picture(rng))
+        _save(root / "masks" / f"p{position}.png", rng.integers(0, 2, (6, 8), np.uint8))
+    (root / "classes.txt").write_text("ground\nsky\n")
+    return root

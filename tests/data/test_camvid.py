@@ -11,14 +11,9 @@ import pytest
 from PIL import Image
 
 from flaxseg.data import check_labels, open_source
-from flaxseg.data.camvid import CamVidSource, prepare_camvid
-from flaxseg.data.camvid_folder import FULL_LABELS, SEGNET_LABELS
+from flaxseg.data.camvid import CAMVID, FULL_LABELS, SEGNET_LABELS
+from flaxseg.data.prepared import PreparedSource, prepare
 from flaxseg.errors import DataError
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
 
 
 def opened(data_dir, split, cache):
@@ -213,10 +208,10 @@ def test_missing_and_strange_folders(tmp_path, cache):
 
 
 def test_prepared_once(segnet_dir, cache, monkeypatch):
-    directory = prepare_camvid(segnet_dir, cache_dir=cache)
+    directory = prepare(CAMVID, segnet_dir, cache_dir=cache)
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
-    monkeypatch.setattr("flaxseg.data.camvid._prepare", None)
-    assert prepare_camvid(segnet_dir, cache_dir=cache) == directory
+    monkeypatch.setattr("flaxseg.data.prepared._prepare", None)
+    assert prepare(CAMVID, segnet_dir, cache_dir=cache) == directory
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
 
 
@@ -233,16 +228,16 @@ def test_changed_folder_is_prepared_again(segnet_dir, save, cache):
 
 DYING_PROGRAM = """
 import os, signal, sys
-from flaxseg.data import camvid
-read = camvid.read_training_image
+from flaxseg.data import builder, open_source
+read = builder.read_pair
 
-def read_and_die(path):
+def read_and_die(path, *args, **options):
     if path.name == "v.png":
         os.kill(os.getpid(), signal.SIGKILL)
-    return read(path)
+    return read(path, *args, **options)
 
-camvid.read_training_image = read_and_die
-camvid.prepare_camvid(sys.argv[1], cache_dir=sys.argv[2])
+builder.read_pair = read_and_die
+open_source("camvid", "train", data_dir=sys.argv[1], cache_dir=sys.argv[2])
 """
 
 
@@ -268,14 +263,14 @@ def test_cache_directory_from_the_environment(segnet_dir, tmp_path, monkeypatch)
 
 
 def test_damaged_cache_is_explained(segnet_dir, cache):
-    directory = prepare_camvid(segnet_dir, cache_dir=cache)
+    directory = prepare(CAMVID, segnet_dir, cache_dir=cache)
     (record_file,) = directory.rglob("*-train.array_record*")
     record_file.write_bytes(b"x" * 100)
     with pytest.raises(DataError, match=f"{directory}: the prepared data is damaged.*remove this"):
-        CamVidSource(directory, "train")[0]
+        PreparedSource(directory, "train")[0]
     (directory / "index.json").write_text("{")
     with pytest.raises(DataError, match="the prepared data is damaged"):
-        CamVidSource(directory, "train")
+        PreparedSource(directory, "train")
 
 
 def test_unwritable_cache_is_explained(segnet_dir, tmp_path):

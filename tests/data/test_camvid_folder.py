@@ -1,13 +1,8 @@
 import numpy as np
 import pytest
 
-from flaxseg.data.camvid_folder import (
-    FULL_LABELS,
-    SEGNET_LABELS,
-    SPARE_LABELS,
-    find_folder,
-    read_colors,
-)
+from flaxseg.data.camvid import FULL_LABELS, SEGNET_LABELS, SPARE_LABELS, find_folder
+from flaxseg.data.classes import read_colors
 from flaxseg.errors import DataError
 
 
@@ -103,7 +98,7 @@ def test_hidden_and_other_files_are_ignored(segnet_dir):
 def test_colour_file_decides_about_classes(original_dir, save):
     lines = ["10 20 30\tGround", "0 0 0 \t Sky part", "", "40 50 60\tGround"]
     (original_dir / "label_colors.txt").write_text("\r\n".join(lines))
-    labels, colors = read_colors(original_dir / "label_colors.txt")
+    labels, colors = read_colors(original_dir / "label_colors.txt", "camvid")
     assert labels.classes == ("Ground", "Sky part")
     assert labels.palette == ((10, 20, 30), (0, 0, 0))
     assert colors == {(10, 20, 30): 0, (0, 0, 0): 1, (40, 50, 60): 0}
@@ -111,7 +106,7 @@ def test_colour_file_decides_about_classes(original_dir, save):
     folder = find_folder(original_dir)
     assert folder.labels == labels
     with pytest.raises(DataError, match="_L.png: colour .* none of the 3 colours of .*colors.txt"):
-        folder.check()
+        folder.coding.read(folder.splits["train"][0].label)
 
 
 @pytest.mark.parametrize(
@@ -127,14 +122,14 @@ def test_bad_colour_file(tmp_path, text, message):
     path = tmp_path / "label_colors.txt"
     path.write_text(text)
     with pytest.raises(DataError, match=f"label_colors.txt.*{message}"):
-        read_colors(path)
+        read_colors(path, "camvid")
 
 
 def test_a_colour_file_that_is_no_text(tmp_path):
     path = tmp_path / "label_colors.txt"
     path.write_bytes("1 2 3 Stra\N{LATIN SMALL LETTER SHARP S}e\n".encode("latin-1"))
     with pytest.raises(DataError, match="label_colors.txt: is no UTF-8 text file .*; save it as"):
-        read_colors(path)
+        read_colors(path, "camvid")
 
 
 def test_a_split_list_that_is_no_text(tmp_path, save):
@@ -146,4 +141,4 @@ def test_a_split_list_that_is_no_text(tmp_path, save):
 
 def test_a_colour_file_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match="no UTF-8 text file .*No such file"):
-        read_colors(tmp_path / "label_colors.txt")
+        read_colors(tmp_path / "label_colors.txt", "camvid")

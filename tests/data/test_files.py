@@ -1,8 +1,11 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from flaxseg.data.files import ColorCoding, IndexCoding, check_size, read_mask, read_training_image
+from flaxseg.data.codings import ColorCoding, IndexCoding, RangeError, TableCoding
+from flaxseg.data.files import check_size, read_mask, read_pair, read_training_image
 from flaxseg.errors import DataError
 
 IDS = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
@@ -206,3 +209,116 @@ def test_sizes_must_agree(tmp_path):
     message = "l.png: is 3 x 2, but its image .*i.png is 6 x 4"
     with pytest.raises(DataError, match=message):
         check_size(tmp_path / "i.png", image, tmp_path / "l.png", label)
+
+
+def test_cmyk_image_becomes_rgb(tmp_path):
+    flat = np.broadcast_to(np.array((200, 100, 30), np.uint8), (16, 16, 3))
+    Image.fromarray(flat).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    data, image = read_training_image(tmp_path / "a.jpg")
+    assert np.abs(image.astype(int) - flat).max() <= 3
+    np.testing.assert_array_equal(reread(tmp_path, data), image)
+
+
+def oriented(path, picture, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_label_map_of_the_turned_picture_turns_it(tmp_path, save, picture, suffix):
+    path = oriented(tmp_path / f"a.{suffix}", picture, 6)
+    stored = np.asarray(Image.open(path))
+    label = save(tmp_path / "m.png", np.zeros((7, 5), np.uint8))
+    data, image, _ = read_pair(path, label, IndexCoding(2))
+    np.testing.assert_array_equal(image, np.rot90(stored, -1))
+    shown = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(np.asarray(shown), image)
+    assert shown.getexif().get(0x0112, 1) == 1
+
+
+def test_label_map_of_the_stored_picture_keeps_it(tmp_path, save, picture):
+    path = oriented(tmp_path / "a.png", picture, 8)
+    label = save(tmp_path / "m.png", np.zeros((5, 7), np.uint8))
+    data, image, _ = read_pair(path, label, IndexCoding(2))
+    assert data == path.read_bytes()
+    np.testing.assert_array_equal(image, picture)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(3, (5, 7)), (2, (5, 7)), (6, (5, 5))])
+def test_orientation_that_no_size_decides_is_refused(tmp_path, save, picture, orientation, size):
+    path = oriented(tmp_path / "a.png", picture[: size[0], : size[1]], orientation)
+    label = save(tmp_path / "m.png", np.zeros(size, np.uint8))
+    message = f"a.png: its EXIF orientation {orientation} turns or mirrors it.*fits either way; s"
+    with pytest.raises(DataError, match=message):
+        read_pair(path, label, IndexCoding(2))
+    # Everybody uses a published picture as it is stored.
+    _, image, _ = read_pair(path, label, IndexCoding(2), published=True)
+    assert image.shape[:2] == size
+
+
+@pytest.mark.parametrize("size", [(5, 8), (6, 7), (4, 7)])
+def test_mask_that_is_off_by_a_pixel_is_refused(tmp_path, save, picture, size):
+    path = save(tmp_path / "i.png", picture)
+    label = save(tmp_path / "m.png", np.zeros(size, np.uint8))
+    with pytest.raises(DataError, match=f"m.png: is {size[1]} x {size[0]}, but its image .*7 x 5"):
+        read_pair(path, label, IndexCoding(2))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_mask_of_few_bits_is_not_stretched(tmp_path, bits):
+    """Pillow shows grey PNGs of 2 and 4 bits with values of 8."""
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        content = kind + data
+        return struct.pack(">I", len(data)) + content + struct.pack(">I", zlib.crc32(content))
+
+    values, per_byte = [0, 1, 2, 3], 8 // bits
+    packed = [0] * (len(values) // per_byte)
+    for i, value in enumerate(values):
+        packed[i // per_byte] |= value << (8 - bits * (i % per_byte + 1))
+    header = struct.pack(">IIBBBBB", len(values), 1, bits, 0, 0, 0, 0)
+    rows = zlib.compress(bytes([0, *packed]))
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (tmp_path / "m.png").write_bytes(png)
+    assert IndexCoding(4).read(tmp_path / "m.png").tolist() == [values]
+
+
+def test_picture_of_too_many_pixels_is_refused(tmp_path, save, picture, monkeypatch):
+    path = save(tmp_path / "a.png", picture)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 34)
+    with pytest.raises(
+        DataError, match="a.png: is no readable.*7 x 5 pixels, more than 34 in all|"
+    ):
+        read_training_image(path)
+
+
+def test_published_picture_of_another_format(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.jpg", "BMP")
+    with pytest.raises(DataError, match="a.jpg: is no readable PNG or JPEG"):
+        read_training_image(tmp_path / "a.jpg")
+    data, image = read_training_image(tmp_path / "a.jpg", published=True)
+    np.testing.assert_array_equal(image, picture)
+    np.testing.assert_array_equal(reread(tmp_path, data), picture)
+
+
+TABLE = TableCoding({0: 255, 7: 0, 8: 1, 300: 2})
+
+
+def test_table(tmp_path, save):
+    path = save(tmp_path / "m.png", np.array([[0, 7, 8, 300]], np.uint16))
+    assert TABLE.read(path).tolist() == [[255, 0, 1, 2]]
+
+
+def test_number_that_the_table_lacks(tmp_path, save):
+    path = save(tmp_path / "m.png", np.array([[7, 9, 9, 400]], np.uint16))
+    message = r"m.png: class id 9, 400 in 3 pixels .*; allowed are 0, 7 to 8, 300$"
+    with pytest.raises(RangeError, match=message) as caught:
+        TABLE.read(path)
+    assert caught.value.values == {9: 2, 400: 1}
+    rgb = save(tmp_path / "rgb.png", np.full((2, 2, 3), (7, 7, 8), np.uint8))
+    with pytest.raises(DataError, match="is an RGB mask .*but numbers 0, 7 to 8, 300 are expected"):
+        TABLE.read(rgb)

@@ -5,7 +5,7 @@ from flaxseg.errors import DataError
 
 
 def test_list():
-    assert list_datasets() == ["camvid", "shapes"]
+    assert list_datasets() == ["ade20k", "camvid", "cityscapes", "folder", "pets", "shapes"]
 
 
 def test_shapes_take_the_image_size():
@@ -20,7 +20,7 @@ def test_shapes_take_the_image_size():
     [
         ("shape", {}, "no data set is called 'shape'; did you mean shapes"),
         ("CamVid", {}, "no data set is called 'CamVid'; did you mean camvid"),
-        ("ade20k", {}, "no data set is called 'ade20k'; known: camvid, shapes"),
+        ("voc", {}, "no data set is called 'voc'; known: ade20k, camvid, city"),
         ("camvid", {}, "camvid needs its folder: give --data-dir"),
         ("shapes", {"data_dir": "x"}, "shapes has no files: drop --data-dir x"),
     ],

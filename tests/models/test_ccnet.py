@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from flaxseg import models, native
 SMALL = {"backbone.width": 8, "backbone.blocks": (1, 2, 1, 1), "channels": 16}
 
 
-def small(name: str, **options) -> models.CCNet:
-    return models.create_model(name, num_classes=5, rngs=nnx.Rngs(0), **SMALL, **options)
+def small(name: str, dtype=jnp.float32) -> models.CCNet:
+    config = models.get_config(name, num_classes=5, **SMALL)
+    return native.fill(models.abstract_model(config, dtype=dtype), random_state(config, 0))
 
 
 def shapes(name: str, height: int, width: int, overrides=None, **options) -> models.Output:
@@ -61,37 +64,48 @@ def test_output_stride():
     assert {models.get_config(name).output_stride for name in models.list_models("ccnet*")} == {8}
 
 
-def test_a_fresh_attention_is_the_identity():
+def test_an_attention_that_counts_nothing_is_the_identity():
     attention = small("ccnet").head.cca
+    attention.gamma[...] = jnp.zeros((1,))
     x = jax.random.normal(jax.random.key(0), (1, 5, 6, 16))
-    np.testing.assert_array_equal(attention(x), x)
+    np.testing.assert_array_equal(jax.jit(attention)(x), x)
 
 
-def test_training_updates_statistics_and_evaluation_does_not():
-    model = small("ccnet")
-    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    statistics = model.head.fuse.bn.running_mean
-    before = np.array(statistics[...])
-    models.eval_view(model)(images)
-    np.testing.assert_array_equal(statistics[...], before)
-    model(images)
-    assert np.abs(statistics[...] - before).max() > 0
+@functools.cache
+def evaluate(dtype) -> tuple[models.Output, list, list]:
+    """The output in eval mode, and the running statistics before and after."""
+    graphdef, state = nnx.split(models.eval_view(small("ccnet_r50", dtype)))
+
+    def run(state, images):
+        model = nnx.merge(graphdef, state)
+        return model(images, aux=True), nnx.state(model, nnx.BatchStat)
+
+    images = jax.random.normal(jax.random.key(0), (1, 33, 40, 3))
+    output, after = jax.jit(run, compiler_options=COMPILER_OPTIONS["float64"])(state, images)
+    before = nnx.state(nnx.merge(graphdef, state), nnx.BatchStat)
+    return output, jax.tree.leaves(before), jax.tree.leaves(after)
+
+
+def test_evaluation_keeps_the_statistics():
+    _, before, after = evaluate(jnp.float32)
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_bfloat16_computes_half_and_keeps_float32():
     model = models.eval_view(small("ccnet_r50", dtype=jnp.bfloat16))
-    images = jax.random.normal(jax.random.key(0), (1, 33, 40, 3))
-    assert model.backbone(images)[-1].dtype == jnp.bfloat16
-    output = model(images, aux=True)
+    images = jax.ShapeDtypeStruct((1, 33, 40, 3), jnp.float32)
+    assert jax.eval_shape(model.backbone, images)[-1].dtype == jnp.bfloat16
+    output = evaluate(jnp.bfloat16)[0]
     assert output.logits.dtype == output.aux[0].dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype(jnp.float32)}
-    exact = models.eval_view(small("ccnet_r50"))(images).logits
-    assert np.abs(output.logits - exact).max() < 0.05 * np.abs(exact).max()
+    exact = evaluate(jnp.float32)[0].logits
+    assert 0 < np.abs(output.logits - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def training_step(remat: bool):
     """The traced gradient of a step, its value, and the running statistics before and after."""
-    sizes = {"backbone.blocks": (1, 2, 1), "backbone.first_dilations": (1, 1, 2)}
+    sizes = {"backbone.blocks": (1, 1, 1), "backbone.first_dilations": (1, 1, 2)}
     sizes |= {"backbone.strides": (1, 2, 1), "backbone.dilations": (1, 1, 2), "aux_channels": 8}
     config = models.get_config("ccnet_r101_original", **{**SMALL, **sizes, "remat": remat})
     abstract = models.abstract_model(config, dtype=jnp.float64, param_dtype=jnp.float64)
@@ -114,9 +128,9 @@ def training_step(remat: bool):
 def test_remat_changes_neither_gradients_nor_statistics():
     computation, gradients, before, after = training_step(remat=True)
     plain, expected, _, expected_after = training_step(remat=False)
-    # Every one of the four blocks does its 3x3 convolution once more.
+    # Every one of the three blocks does its 3x3 convolution once more.
     name = "conv_general_dilated["
-    assert computation.count(name) - plain.count(name) >= 4
+    assert computation.count(name) - plain.count(name) >= 3
     largest = max(abs(x).max() for x in expected)
     for ours, theirs in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12 * largest)

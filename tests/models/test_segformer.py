@@ -174,10 +174,9 @@ def training_step(name: str, remat: bool):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["segformer", "segformer_b0_mmseg"])
-def test_remat_changes_neither_gradients_nor_statistics(name):
-    computation, gradients, before, after = training_step(name, remat=True)
-    plain, expected, _, expected_after = training_step(name, remat=False)
+def test_remat_changes_neither_gradients_nor_statistics():
+    computation, gradients, before, after = training_step("segformer", remat=True)
+    plain, expected, _, expected_after = training_step("segformer", remat=False)
     # Each of the three blocks computes its activation once more.
     name = "= erf "
     assert computation.count(name) - plain.count(name) >= 3
@@ -192,25 +191,25 @@ def test_remat_changes_neither_gradients_nor_statistics(name):
 @pytest.mark.parametrize("name", ["segformer", "segformer_b0_mmseg"])
 def test_bfloat16_computes_half_and_keeps_float32(name):
     model = small(name, jnp.bfloat16)
-    images = jax.random.normal(jax.random.key(0), (2, 33, 40, 3))
+    graphdef, params, stats = nnx.split(models.train_view(model), nnx.Param, nnx.BatchStat)
+    images = jax.ShapeDtypeStruct((2, 33, 40, 3), jnp.float32)
+
+    def loss(params, images):
+        model = nnx.merge(graphdef, params, stats, copy=True)
+        logits = model(images, rngs=nnx.Rngs(dropout=0)).logits
+        return jnp.square(logits).mean(), (logits, nnx.state(model, nnx.BatchStat))
+
     features = jax.eval_shape(models.eval_view(model).backbone, images)
     assert {x.dtype for x in features} == {jnp.dtype(jnp.bfloat16)}
-    logits = evaluate(model, images)
-    assert logits.dtype == jnp.float32
-    exact = evaluate(small(name), images)
-    assert np.abs(logits - exact).max() < 0.05 * np.abs(exact).max()
+    learnt = jax.eval_shape(jax.grad(loss, has_aux=True), params, images)
+    assert {x.dtype for x in jax.tree.leaves(learnt)} == {jnp.dtype(jnp.float32)}
 
-    graphdef, params, stats = nnx.split(models.train_view(model), nnx.Param, nnx.BatchStat)
 
-    def loss(params):
-        model = nnx.merge(graphdef, params, stats, copy=True)
-        return jnp.square(model(images, rngs=nnx.Rngs(dropout=0)).logits).mean()
-
-    gradient = jax.jit(jax.grad(loss), compiler_options=COMPILER_OPTIONS["float64"])
-    gradients = jax.tree.leaves(gradient(params))
-    assert {gradient.dtype for gradient in gradients} == {jnp.dtype(jnp.float32)}
-    assert all(np.isfinite(gradient).all() for gradient in gradients)
-    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype(jnp.float32)}
+def test_bfloat16_is_near_float32():
+    images = jax.random.normal(jax.random.key(0), (2, 33, 40, 3))
+    near = evaluate(small("segformer", jnp.bfloat16), images)
+    exact = evaluate(small("segformer"), images)
+    assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ def sizes(config: models.Config) -> list[tuple[int, int]]:
     """
     if config.fixed_size:
         return [config.fixed_size]
+    if config.square:
+        return [(64, 64), (96, 96)]
     return [(64, 96), (96, 64)] if config.size_divisor > 1 else [(33, 47), (48, 32), (70, 50)]
 
 

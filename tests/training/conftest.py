@@ -5,10 +5,10 @@ import os
 
 import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 from small_training import FLAGS
 
+from flaxseg.ops import depthwise
 from flaxseg.training import make_config
 from flaxseg.training.checkpoints import Checkpoints
 from flaxseg.training.setup import Setup
@@ -22,6 +22,16 @@ def unoptimized(monkeypatch):
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def quick_depthwise(monkeypatch):
+    """XLA's own depthwise convolution: slower than ours on a CPU, but compiled in a moment."""
+
+    def conv(window, x, weight):
+        return depthwise._library_conv(x, weight[:, :, None], window)
+
+    monkeypatch.setattr(depthwise, "_shifted_conv", conv)
 
 
 @pytest.fixture
@@ -48,30 +58,6 @@ def quiet():
     """A console that shows nothing and records it."""
     with open(os.devnull, "w") as nowhere:
         yield Console(file=nowhere, record=True, width=200)
-
-
-@pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory):
-    """Folder of compiled programs, shared by this process and its subprocesses."""
-    return str(tmp_path_factory.mktemp("xla"))
-
-
-@pytest.fixture
-def compiled_once(cache_dir):
-    """Keeps compiled programs on disk: equal runs compile once in the whole session."""
-    settings = {
-        "jax_compilation_cache_dir": cache_dir,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture

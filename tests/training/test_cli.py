@@ -32,6 +32,7 @@ def test_flags_override_the_recipe_they_name():
 
 def test_every_field_is_a_flag():
     args = (
+        "--on-bad-sample skip "
         "--model ccnet_r50 --data camvid --data-dir D --workdir W --limit 3 --epochs 2 --steps 9 "
         "--batch-size 4 --image-size 8 9 --lr 0.2 --momentum 0.5 --weight-decay 0.1 "
         "--optimizer adamw --schedule step --warmup-epochs 1.5 --step-size 2 --gamma 0.3 --power 2 "
@@ -68,13 +69,13 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --model ccnat --workdir {}", "no network is called 'ccnat'; did you mean ccnet"),
         (
             "train --data shopes --workdir {}",
-            "no data set is called 'shopes'; did you mean shapes?",
+            "no data set is called 'shopes'; did you mean shapes",
         ),
         ("train --lerning-rate 1", "Unrecognized options: --lerning-rate, 1"),
         ("train --schedule poli", "invalid choice 'poli' for argument '--schedule'"),
         ("train --batch-size many", "many"),
         ("train --devices 2 --batch-size 3 --workdir {}", "which 2 devices cannot share equally"),
-        ("fit", "unknown command 'fit': use one of train, predict, eval"),
+        ("fit", "unknown command 'fit': use one of train, data, predict, eval"),
         ("predict {}/none photo.jpg", "is neither a model directory"),
         ("eval {}/none", "is neither a model directory"),
         ("predict", "PATH"),

@@ -10,7 +10,7 @@ from convert.parity.networks import COMPARISONS
 from flaxseg.inference import read_image
 from flaxseg.training import fit, make_config
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
+pytestmark = pytest.mark.usefixtures("compiled_once", "quick_depthwise")
 
 SIZES = {"bisenetv2": (64, 64), "segformer_b0": (48, 40), "setr_pup": (37, 50), "vitseg": (32, 48)}
 """Networks of the architectures that the other tests do not train; odd sizes where they fit."""

@@ -14,6 +14,10 @@ class DataSettings:
     limit: int | None = None
     """Use only the first LIMIT images of each split, for a quick try. None: all."""
 
+    on_bad_sample: Literal["error", "skip"] = "error"
+    """What becomes of damaged or unfitting files: an error before the first step, or left out and
+    listed in skipped.txt."""
+
     batch_size: int = 8
     """Images per optimiser step, over all devices together."""
 

@@ -14,10 +14,12 @@ class RunSettings:
     """Network, a name of `flaxseg.models.list_models()`."""
 
     data: str = "shapes"
-    """Data set: "shapes" is drawn on the fly and needs no files."""
+    """Data set: ade20k, camvid, cityscapes, pets, "folder" for images and masks of one's own, or
+    "shapes", which is drawn on the fly and needs no files."""
 
     data_dir: str | None = None
-    """Folder of the data set's files."""
+    """Folder of the data set's files, as archives or extracted. None: downloaded, where the data
+    set has a public address."""
 
     workdir: str | None = None
     """Folder of everything the run writes; the same folder again resumes. None: runs/MODEL-DATA,
