@@ -288,7 +288,8 @@ def _print_settings(setup: Setup, console: Console) -> None:
     steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
     console.print(Columns(flags, padding=(0, 3)), highlight=False)
     console.print(f"{sizes}, {devices}, {steps}", highlight=False)
-    for line in setup.datasets.list_skipped(setup.config):
+    # It writes a file, too.
+    for line in setup.datasets.list_skipped(setup.config) if distributed.is_first() else ():
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
