@@ -39,7 +39,8 @@ def test_every_field_is_a_flag():
         "--resize stretch --scale 1 3 --hflip 0.1 --vflip 0.2 --jitter 0.4 --eval-size 5 6 "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
-        "--max-steps 8"
+        "--max-steps 8 --log-samples --fsdp 2 --distributed off --coordinator h:1 --num-processes 2 "
+        "--process-id 1"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")
@@ -75,6 +76,8 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --schedule poli", "invalid choice 'poli' for argument '--schedule'"),
         ("train --batch-size many", "many"),
         ("train --devices 2 --batch-size 3 --workdir {}", "which 2 devices cannot share equally"),
+        ("train --devices 2 --fsdp 3 --workdir {}", "--fsdp is 3, of 2 devices it can be 1, 2"),
+        ("train --process-id 1", "--process-id needs --coordinator and --num-processes too"),
         ("fit", "unknown command 'fit': use one of train, data, predict, eval"),
         ("predict {}/none photo.jpg", "is neither a model directory"),
         ("eval {}/none", "is neither a model directory"),
