@@ -39,8 +39,8 @@ def test_every_field_is_a_flag():
         "--resize stretch --scale 1 3 --hflip 0.1 --vflip 0.2 --jitter 0.4 --eval-size 5 6 "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
-        "--max-steps 8 --log-samples --fsdp 2 --distributed off --coordinator h:1 --num-processes 2 "
-        "--process-id 1"
+        "--max-steps 8 --log-samples --fsdp 2 --distributed off --coordinator h:1 "
+        "--num-processes 2 --process-id 1"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")
