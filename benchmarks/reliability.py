@@ -218,12 +218,8 @@ def main():
         head = ["# Killed at random moments", "", described, ""]
         head += [f"`{command}`, {versions}, simulated CPU devices.", ""]
         head += [f"`train.py {FLAGS}`", ""]
-        end = [
-            "",
-            textwrap.fill(_DIFFERENCE, 100),
-            "",
-            "Everything is as it should be." if good else "SOMETHING IS WRONG.",
-        ]
+        verdict = "Everything is as it should be." if good else "SOMETHING IS WRONG."
+        end = ["", textwrap.fill(_DIFFERENCE, 100), "", verdict]
         options.out.write_text("\n".join([*head, *lines, *end]) + "\n")
     sys.exit(0 if good else 1)
 
