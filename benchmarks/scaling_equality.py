@@ -57,9 +57,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
         **_SETR,
         "backbone.num_heads": 4,
         "backbone.head_dim": 8,
+        "backbone.patch_size": 16,
         "backbone.depth": 4,
         "backbone.out_indices": (0, 1, 2, 3),
-        "channels": 16,
+        "channels": 8,
     },
     "vitseg": _VIT,
 }
