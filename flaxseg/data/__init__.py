@@ -7,6 +7,7 @@ from flaxseg.data.catalogue import FILE_DATASETS
 from flaxseg.data.checks import LabelReport as LabelReport
 from flaxseg.data.checks import check_labels as check_labels
 from flaxseg.data.checks import count_labels as count_labels
+from flaxseg.data.kept import KeptExamples as KeptExamples
 from flaxseg.data.loader import EvalLoader as EvalLoader
 from flaxseg.data.loader import eval_loader as eval_loader
 from flaxseg.data.loader import steps_per_epoch as steps_per_epoch
@@ -21,6 +22,8 @@ from flaxseg.data.source import Source as Source
 from flaxseg.data.source import pad_batch as pad_batch
 from flaxseg.data.transforms import MEAN_PIXEL as MEAN_PIXEL
 from flaxseg.data.transforms import EvalTransform as EvalTransform
+from flaxseg.data.transforms import PhotometricDistortion as PhotometricDistortion
+from flaxseg.data.transforms import RareClasses as RareClasses
 from flaxseg.data.transforms import TrainTransform as TrainTransform
 from flaxseg.data.transforms import Transform as Transform
 from flaxseg.errors import DataError, did_you_mean

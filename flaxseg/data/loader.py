@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import os
 from collections.abc import Iterator
 
 import grain
@@ -12,6 +13,7 @@ from flaxseg.data.transforms import Transform
 from flaxseg.errors import ConfigError, DataError
 
 _BATCHES_AHEAD = 4
+_MAX_THREADS = 16
 _MAX_SEED = 2**32 - 1
 
 
@@ -40,7 +42,7 @@ def train_loader(
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
-    num_threads: int = 2,
+    num_threads: int | None = None,
 ) -> grain.IterDataset[Batch]:
     """Batches for training, without end.
 
@@ -59,7 +61,7 @@ def train_loader(
         seed: of order and augmentation, 0 to 2**32 - 1.
         process_index: this process; it gets its contiguous part of each batch.
         process_count: number of processes.
-        num_threads: batches prepared at a time.
+        num_threads: batches prepared at a time; None: one for each core, at most 16.
 
     Returns:
         The batches of this process, `batch_size // process_count` examples each, of weight 1.
@@ -79,7 +81,7 @@ def train_loader(
     reader = _Reader(source, transform, seed, process_index * local, local)
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle()[: steps * batch_size]
     batches = order.repeat().batch(batch_size, drop_remainder=True).map_with_index(reader)
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads, _BATCHES_AHEAD))
+    return batches.to_iter_dataset(_read_options(num_threads))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +107,7 @@ class _Reader:
 
 
 def eval_loader(
-    source: Source, transform: Transform, *, batch_size: int, num_threads: int = 2
+    source: Source, transform: Transform, *, batch_size: int, num_threads: int | None = None
 ) -> "EvalLoader":
     """Batches for evaluation: every example once, images of one size per batch.
 
@@ -114,7 +116,7 @@ def eval_loader(
         transform: usually an `EvalTransform`.
         batch_size: examples per batch. A batch that does not fill is padded with black images of
             label 255, weight 0 and index 0, so that each image size has one batch shape.
-        num_threads: examples read at a time.
+        num_threads: examples read at a time; None: one for each core, at most 16.
 
     Raises:
         ConfigError: batch size below 1.
@@ -127,7 +129,13 @@ def eval_loader(
 class EvalLoader:
     """Iterates over a source once per `iter`; see `eval_loader`."""
 
-    def __init__(self, source: Source, transform: Transform, batch_size: int, num_threads: int):
+    def __init__(
+        self,
+        source: Source,
+        transform: Transform,
+        batch_size: int,
+        num_threads: int | None = None,
+    ):
         """Keeps the arguments of `eval_loader`."""
         self.source = source
         self.batch_size = batch_size
@@ -153,12 +161,18 @@ class EvalLoader:
             return index, self._transform(self.source[index], np.random.default_rng(index))
 
         order = grain.MapDataset.range(len(self.source)).map(load)
-        ahead = _BATCHES_AHEAD * self.batch_size
-        return iter(order.to_iter_dataset(grain.ReadOptions(self._num_threads, ahead)))
+        options = _read_options(self._num_threads, _BATCHES_AHEAD * self.batch_size)
+        return iter(order.to_iter_dataset(options))
 
     def _batch(self, examples: list[tuple[int, Example]]) -> Batch:
         batch = _stack([example for _, example in examples], [index for index, _ in examples])
         return batch if len(examples) == self.batch_size else pad_batch(batch, self.batch_size)
+
+
+def _read_options(num_threads: int | None, ahead: int = _BATCHES_AHEAD) -> grain.ReadOptions:
+    """Threads, and how many items they prepare before these are asked for: at least one each."""
+    threads = num_threads or min(_MAX_THREADS, os.cpu_count() or 1)
+    return grain.ReadOptions(threads, max(ahead, threads))
 
 
 def _stack(examples: list[Example], indices: list[int]) -> Batch:

@@ -12,15 +12,26 @@ from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.training.settings.data import DataSettings
 from flaxseg.training.settings.devices import DeviceSettings
 from flaxseg.training.settings.limits import Limit
+from flaxseg.training.settings.logging import LoggingSettings
+from flaxseg.training.settings.loss import LossSettings, check_loss
 from flaxseg.training.settings.optimizer import OptimizerSettings
 from flaxseg.training.settings.run import RunSettings
 
-GROUPS = (RunSettings, DataSettings, OptimizerSettings, DeviceSettings)
+GROUPS = (
+    RunSettings,
+    DataSettings,
+    LossSettings,
+    OptimizerSettings,
+    LoggingSettings,
+    DeviceSettings,
+)
 """The groups of settings, in the order of the help text."""
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(DeviceSettings, OptimizerSettings, DataSettings, RunSettings):
+class TrainConfig(
+    DeviceSettings, LoggingSettings, OptimizerSettings, LossSettings, DataSettings, RunSettings
+):
     """Settings of one training run; `recipes.make_config` fills them for a model and data set."""
 
     LIMITS: ClassVar[dict[str, Limit]] = {k: v for group in GROUPS for k, v in group.LIMITS.items()}
@@ -46,6 +57,7 @@ class TrainConfig(DeviceSettings, OptimizerSettings, DataSettings, RunSettings):
             if value is not None and not fits(value):
                 raise ConfigError(f"{flag(name)} is {show(value)}, it must be {words}")
         parse_overrides(self.override)
+        check_loss(self)
         return self
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.csv, TensorBoard events, curves.png."""
+"""What a run leaves to read: metrics.csv and .jsonl, TensorBoard events, curves, confusion."""
 
 import csv
 import io
@@ -10,9 +10,18 @@ from typing import Any
 
 from flaxseg.files import replace_text
 from flaxseg.inference.metrics import Scores
+from flaxseg.training.confusion import draw_confusion
 from flaxseg.training.curves import draw_curves
+from flaxseg.training.json_lines import JsonLines
 from flaxseg.training.monitor import Reading
-from flaxseg.training.workdir import CURVES_FILE, METRICS_FILE, TENSORBOARD
+from flaxseg.training.wandb_log import WandbLog
+from flaxseg.training.workdir import (
+    CONFUSION_FILE,
+    CURVES_FILE,
+    JSON_FILE,
+    METRICS_FILE,
+    TENSORBOARD,
+)
 
 TRAIN_COLUMNS = ("loss", "grad_norm", "lr")
 SCORE_COLUMNS = ("miou", "pixel_accuracy", "mean_accuracy")
@@ -83,6 +92,7 @@ class RunLog:
         total_steps: int,
         start: int = 0,
         losses: Sequence[float] = (),
+        wandb: WandbLog | None = None,
     ):
         """Opens the files of a work directory.
 
@@ -93,19 +103,24 @@ class RunLog:
             total_steps: length of the run; its last step always gets a row.
             start: number of updates at which the run starts or resumes.
             losses: of the steps since the last row, when it resumes.
+            wandb: takes the numbers, too.
         """
         self._classes = list(classes)
         self._workdir = workdir
         self._log_every, self._total = log_every, total_steps
         self.losses = list(losses)
         self._file = MetricsFile(workdir / METRICS_FILE, classes, start)
+        self._lines = JsonLines(workdir / JSON_FILE, read_rows(self._file.path))
+        self._wandb = wandb
         self._events = _event_writer(workdir / TENSORBOARD, start)
 
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind, exception, trace) -> None:
         self._events.close()
+        if self._wandb is not None:
+            self._wandb.close(failed=exception is not None)
 
     def step(self, reading: Reading, epoch: int) -> float | None:
         """Takes a training step; returns the row's mean loss if it completed one."""
@@ -115,30 +130,41 @@ class RunLog:
         loss = math.fsum(self.losses) / len(self.losses)
         self.losses.clear()
         values = {"loss": loss, "grad_norm": reading.grad_norm, "lr": reading.lr}
-        self._file.write(reading.step, epoch, values)
+        self._write(reading.step, epoch, values)
         self._add("train", values, reading.step)
         return loss
 
     def speed(self, images_per_second: float, step: int) -> None:
-        """Takes the speed of training, for TensorBoard alone."""
+        """Takes the speed of training, not for the files: it differs from run to run."""
         self._add("train", {"images_per_second": images_per_second}, step)
 
     def scores(self, scores: Scores, step: int, epoch: int) -> None:
-        """Takes an evaluation and draws the curves anew."""
+        """Takes an evaluation and draws the curves and the confusion matrix anew."""
         means = {name: float(getattr(scores, name)) for name in SCORE_COLUMNS}
         by_class = {
             f"iou/{name}": float(iou) for name, iou in zip(self._classes, scores.iou, strict=True)
         }
-        self._file.write(step, epoch, means | by_class)
+        self._write(step, epoch, means | by_class)
         self._add("val", means | by_class, step)
         self._events.flush()
         path = self._workdir / CURVES_FILE
         draw_curves(read_rows(self._file.path), path, str(self._workdir))
+        path = self._workdir / CONFUSION_FILE
+        title = f"{self._workdir}, step {step}: mIoU {100 * scores.miou:.2f} %"
+        draw_confusion(scores, self._classes, path, title)
+        if self._wandb is not None:
+            self._wandb.picture(step, "val/confusion", path)
+
+    def _write(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        self._file.write(step, epoch, values)
+        self._lines.write(step, epoch, values)
 
     def _add(self, group: str, values: dict[str, float], step: int) -> None:
-        for name, value in values.items():
-            if not math.isnan(value):
-                self._events.add_scalar(f"{group}/{name}", value, step)
+        known = {f"{group}/{k}": v for k, v in values.items() if not math.isnan(v)}
+        for name, value in known.items():
+            self._events.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.write(step, known)
 
 
 def _event_writer(directory: Path, start: int) -> Any:

@@ -23,11 +23,13 @@ from flaxseg.training.feed import Feed
 from flaxseg.training.interrupt import Stopped, StopSignal
 from flaxseg.training.logging import SCORE_COLUMNS, RunLog
 from flaxseg.training.monitor import Monitor, Reading
+from flaxseg.training.program import peak_memory
 from flaxseg.training.progress import TrainingProgress
 from flaxseg.training.recipes import resolved
 from flaxseg.training.samples import SAMPLES_FILE, SampleFile
 from flaxseg.training.setup import Setup
 from flaxseg.training.start import Reader, Start
+from flaxseg.training.wandb_log import WandbLog, check_wandb
 from flaxseg.training.workdir import FitResult
 
 OVERLAY_EXAMPLES = 4
@@ -55,6 +57,7 @@ def fit(
     console = processes.quiet_unless_first(console)
     config = resolved(config).validate()
     workdir.check_workdir(config)
+    check_wandb(config.wandb)
     result = workdir.read_result(config.directory)
     if result is not None:
         console.print(f"{config.directory} is finished: {_summary(result)}", soft_wrap=True)
@@ -119,6 +122,7 @@ class _Run:
             total_steps=self.setup.total_steps,
             start=self.step,
             losses=self.history.losses,
+            wandb=WandbLog.of(self.config),
         )
 
     def _open_samples(self) -> SampleFile | None:
@@ -138,11 +142,17 @@ class _Run:
                 # A checkpoint is written before the evaluation of its step, so a resumed run
                 # repeats that evaluation: it cannot know whether it was finished.
                 self._evaluate_if_due()
+                self.stop.check()
+                if self.step < end:
+                    self._notify(self.setup.program.summary())
+                    self.progress.pause()
                 while self.step < end:
                     self.stop.check()
                     self._train_one()
                     if self.setup.ends_epoch(self.step) or self._checkpoint_is_due():
                         self._save()
+                    if self.setup.ends_epoch(self.step):
+                        self.progress.end_epoch(self.setup.epoch(self.step), peak_memory())
                     self._evaluate_if_due()
             except Stopped:
                 pass
@@ -152,7 +162,7 @@ class _Run:
 
     def _train_one(self) -> None:
         fed = self.feed.take()
-        self.state, metrics = self.setup.train_step(self.state, fed.image, fed.label)
+        self.state, metrics = self.setup.program(self.state, fed.image, fed.label)
         self.step, self.position = self.step + 1, fed.position
         self.feed.prefetch()
         self._record(self.monitor.push(self.step, metrics, fed.index))
@@ -282,7 +292,9 @@ def _read_start(setup: Setup, reader: Reader | None) -> Start | None:
 
 def _print_settings(setup: Setup, console: Console) -> None:
     values = dataclasses.asdict(setup.config)
-    flags = [f"{flag(key)} {show(value)}" for key, value in values.items() if value is not None]
+    flags = [
+        f"{flag(key)} {show(value)}" for key, value in values.items() if value not in (None, ())
+    ]
     sizes = f"{len(setup.datasets.train)} training and {len(setup.datasets.val)} validation images"
     devices = _devices(setup)
     steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"

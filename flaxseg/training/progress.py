@@ -28,6 +28,7 @@ class TrainingProgress:
         self._epochs, self._batch_size = epochs, batch_size
         self._clock = _Clock()
         self._loss: float | None = None
+        self._since, self._steps = time.monotonic(), 0
         self._last_line = -_SECONDS_BETWEEN_LINES
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -58,6 +59,7 @@ class TrainingProgress:
         Off a terminal only rows give lines, and not too many of them.
         """
         self._clock.tick()
+        self._steps += 1
         rate = self.images_per_second
         speed = f"{rate:.1f} img/s" if rate else "- img/s"
         if mean_loss is not None:
@@ -74,9 +76,24 @@ class TrainingProgress:
             line = f"{where}  step {reading.step}/{self._total}  {numbers}  {left} left"
             self.console.print(line, highlight=False)
 
+    def end_epoch(self, epoch: int, peak_memory: int | None) -> None:
+        """Tells how long the steps of an epoch took, with the waiting for images among them.
+
+        Args:
+            epoch: that ends.
+            peak_memory: bytes that were in use on a device, if known.
+        """
+        seconds, images = time.monotonic() - self._since, self._steps * self._batch_size
+        where = f"epoch {epoch}/{self._epochs} took {_duration(seconds)}"
+        memory = "" if peak_memory is None else f", peak memory {peak_memory / 2**30:.1f} GiB"
+        line = f"{where}, {images / max(seconds, 1e-9):.1f} img/s{memory}"
+        self.console.print(line, highlight=False)
+        self.pause()
+
     def pause(self) -> None:
         """Keeps what happens until the next step out of the speed."""
         self._clock.pause()
+        self._since, self._steps = time.monotonic(), 0
 
 
 class _Clock:

@@ -11,14 +11,18 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg import data, models
+from flaxseg.data.statistics import Statistics
 from flaxseg.distributed import to_host
 from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.predict import LabelFn, make_label_fn
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import FSDP, choose_devices, gather_for_gradient, make_mesh, state_sharding
+from flaxseg.training.augment import make_transform
 from flaxseg.training.config import TrainConfig, parse_overrides, show
+from flaxseg.training.losses import Objective
 from flaxseg.training.optim import make_optimizer, make_schedule
+from flaxseg.training.program import StepProgram
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
 
@@ -34,6 +38,7 @@ class Datasets:
         val_batches: every validation example once.
         eval_transform: what the validation examples go through.
         steps_per_epoch: whole batches in one pass over the training examples.
+        train_labels: what the training labels hold, if they were checked.
     """
 
     train: data.Source
@@ -42,6 +47,11 @@ class Datasets:
     val_batches: data.EvalLoader
     eval_transform: data.EvalTransform
     steps_per_epoch: int
+    train_labels: Statistics | None
+
+    def count_labels(self) -> Statistics:
+        """What the training labels hold; reads them if that has not been done."""
+        return self.train_labels or data.count_labels(self.train)
 
     def list_skipped(self, config: TrainConfig) -> list[str]:
         """Lists in the work directory what the splits go without; see `data.skipped`."""
@@ -55,36 +65,32 @@ def open_datasets(config: TrainConfig) -> Datasets:
         DataError: a folder, file or label that does not fit.
         ConfigError: a setting that does not fit the data.
     """
-    train, val = (_open_split(config, split) for split in ("train", "val"))
-    augment = data.TrainTransform(
-        image_size=config.image_size,
-        scale=config.scale,
-        hflip=config.hflip,
-        vflip=config.vflip,
-        color_jitter=(config.jitter, config.jitter, config.jitter, 0.0),
-        resize=config.resize,
-    )
-    evaluate = data.EvalTransform(config.eval_size)
+    (train, report), (val, _) = (_open_split(config, split) for split in ("train", "val"))
+    evaluate = data.EvalTransform(config.eval_size, config.interpolation)
     train_batches = data.train_loader(
-        train,
-        augment,
+        data.KeptExamples(train, config.keep_decoded * 2**30),
+        make_transform(config, train),
         batch_size=config.batch_size,
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        num_threads=config.loader_threads,
     )
     eval_batch_size = config.eval_batch_size or config.batch_size
     return Datasets(
         train,
         val,
         train_batches,
-        data.eval_loader(val, evaluate, batch_size=eval_batch_size),
+        data.eval_loader(
+            val, evaluate, batch_size=eval_batch_size, num_threads=config.loader_threads
+        ),
         evaluate,
         data.steps_per_epoch(train, config.batch_size),
+        report,
     )
 
 
-def _open_split(config: TrainConfig, split: str) -> data.Source:
+def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, Statistics | None]:
     source = data.open_run_source(
         config.data,
         split,
@@ -93,9 +99,7 @@ def _open_split(config: TrainConfig, split: str) -> data.Source:
         limit=config.limit,
         on_bad_sample=config.on_bad_sample,
     )
-    if config.check_labels:
-        data.check_labels(source)
-    return source
+    return source, data.count_labels(source) if config.check_labels else None
 
 
 def _model_config(
@@ -125,6 +129,7 @@ class Setup:
         tx: optimiser.
         schedule: learning rate by number of updates.
         preprocess: from image bytes to the network's input.
+        objective: what is minimised.
         total_steps: length of the run.
     """
 
@@ -136,6 +141,7 @@ class Setup:
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     preprocess: Preprocess
+    objective: Objective
     total_steps: int
 
     @classmethod
@@ -169,6 +175,12 @@ class Setup:
             ),
             schedule=schedule,
             preprocess=Preprocess(),
+            objective=Objective.of(
+                config,
+                labels=datasets.train.labels,
+                aux_weights=model_config.aux_weights,
+                count=datasets.count_labels,
+            ),
             total_steps=total,
         )
 
@@ -201,6 +213,7 @@ class Setup:
             "optimizer": self.config.optimizer,
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
+            **self.objective.identity(),
         }
 
     def init(self, start: Start | None = None) -> TrainState:
@@ -243,7 +256,7 @@ class Setup:
 
     @functools.cached_property
     def train_step(self) -> Any:
-        """The compiled training step; compiles at its first call and never again."""
+        """The jitted training step."""
         split = self.mesh.shape[FSDP] > 1
         step = make_train_step(
             self.graphdef,
@@ -251,10 +264,22 @@ class Setup:
             schedule=self.schedule,
             preprocess=self.preprocess,
             seed=self.config.seed,
-            aux_weights=self.model_config.aux_weights,
+            aux_weights=self.objective.aux_weights,
+            loss=self.objective.loss,
             gather=gather_for_gradient(self.sharding.params, self.mesh) if split else None,
         )
         return compile_step(step, self.mesh, self.sharding)
+
+    @functools.cached_property
+    def program(self) -> StepProgram:
+        """The training step, compiled for the run's batches before the first of them."""
+        return StepProgram.of(
+            self.train_step,
+            self.abstract_state(),
+            self.mesh,
+            batch_size=self.config.batch_size,
+            image_size=self.config.image_size,
+        )
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, split_batch
-from flaxseg.training.losses import segmentation_loss
+from flaxseg.training.losses import NetworkLoss, segmentation_loss
 
 
 @jax.tree_util.register_dataclass
@@ -65,6 +65,7 @@ def make_train_step(
     seed: int = 0,
     aux_weights: Sequence[float] = (),
     gather: Callable[[nnx.State], nnx.State] | None = None,
+    loss: NetworkLoss = segmentation_loss,
 ) -> Step:
     """Makes the pure step function `(state, image, label) -> (state, metrics)`.
 
@@ -79,6 +80,7 @@ def make_train_step(
         seed: of dropout.
         aux_weights: weight of each auxiliary head's loss; none switches the heads off.
         gather: makes the parameters whole where they are split over devices.
+        loss: of the network's output, the labels and these weights.
     """
 
     def loss_of(params, stats, images, labels, key):
@@ -87,17 +89,16 @@ def make_train_step(
         params = gather(params) if gather else params
         model = nnx.merge(graphdef, params, stats, copy=True)
         output = model(images, aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
-        loss = segmentation_loss(output, labels, aux_weights)
-        return loss, nnx.state(model, nnx.BatchStat)
+        return loss(output, labels, aux_weights), nnx.state(model, nnx.BatchStat)
 
     def step(state: TrainState, image: jax.Array, label: jax.Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, stats), grads = gradient(state.params, state.stats, preprocess(image), label, key)
+        (value, stats), grads = gradient(state.params, state.stats, preprocess(image), label, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         lr = jnp.asarray(schedule(state.step))
-        metrics = StepMetrics(loss, optax.tree.norm(grads), lr)
+        metrics = StepMetrics(value, optax.tree.norm(grads), lr)
         return TrainState(state.step + 1, params, stats, opt_state), metrics
 
     return step

@@ -12,6 +12,8 @@ from flaxseg.training.config import TrainConfig, differences
 
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.csv"
+JSON_FILE = "metrics.jsonl"
+CONFUSION_FILE = "confusion.png"
 CURVES_FILE = "curves.png"
 CHECKPOINTS = "checkpoints"
 OVERLAYS = "overlays"

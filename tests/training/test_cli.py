@@ -37,13 +37,20 @@ def test_every_field_is_a_flag():
         "--batch-size 4 --image-size 8 9 --lr 0.2 --momentum 0.5 --weight-decay 0.1 "
         "--optimizer adamw --schedule step --warmup-epochs 1.5 --step-size 2 --gamma 0.3 --power 2 "
         "--resize stretch --scale 1 3 --hflip 0.1 --vflip 0.2 --jitter 0.4 --eval-size 5 6 "
+        "--scale-law uniform --base-size 7 6 --cat-max-ratio 0.75 --rare-crop 0.3 --rotation 9 "
+        "--interpolation nearest --color photometric --loader-threads 3 "
+        "--keep-decoded 1.5 "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
+        "--loss ohem=2 dice --aux-loss focal --aux-weight 0.3 --class-weights auto "
+        "--label-smoothing 0.1 --loss-average all --ohem-threshold None --ohem-min-kept 9 "
+        "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P "
         "--max-steps 8 --log-samples --fsdp 2 --distributed off --coordinator h:1 "
         "--num-processes 2 --process-id 1"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")
+    assert (config.loss, config.aux_weight) == (("ohem=2", "dice"), (0.3,))
     assert (config.scale, config.eval_size, config.power) == ((1.0, 3.0), (5, 6), 2.0)
     default = make_config("ccnet_r50", "camvid")
     unchanged = {"recipe", "check_labels"}

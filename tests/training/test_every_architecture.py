@@ -15,12 +15,23 @@ pytestmark = pytest.mark.usefixtures("compiled_once", "quick_depthwise")
 SIZES = {"bisenetv2": (64, 64), "segformer_b0": (48, 40), "setr_pup": (37, 50), "vitseg": (32, 48)}
 """Networks of the architectures that the other tests do not train; odd sizes where they fit."""
 
+LOSSES = {
+    "bisenetv2": {"loss": ("ohem",), "ohem_threshold": 0.5, "aux_weight": (0.4,)},
+    "segformer_b0": {"loss": ("cross_entropy", "dice=3"), "class_weights": ("auto",)},
+    "setr_pup": {"loss": ("lovasz", "focal"), "loss_per_image": True, "aux_loss": ("ohem_mmseg",)},
+    "vitseg": {"loss": ("cross_entropy", "iou"), "label_smoothing": 0.1},
+}
+"""Each loss trains with one of them."""
+
 SHALLOW = {
     "backbone.depths": (1, 1, 1, 1),
     "backbone.detail_layers": (1, 1, 1),
     "backbone.semantic_layers": (1, 1, 1),
 }
 """Compiling takes most of the time here, and layers that repeat add nothing."""
+
+
+LEARNING_RATES = {"setr_pup": 0.01}
 
 
 @pytest.fixture(params=SIZES)
@@ -37,12 +48,13 @@ def config(request, tmp_path):
         limit=16,
         image_size=SIZES[name],
         steps=30,
-        lr=3e-3,
-        optimizer="adamw",
+        lr=LEARNING_RATES.get(name, 0.05),
+        optimizer="sgd",
         log_every=1,
         eval_every=100,
         devices=1,
         workdir=str(tmp_path / "run"),
+        **LOSSES[name],
     )
 
 

@@ -61,7 +61,7 @@ def process(cache_dir):
         for name, value in config.to_json().items():
             if isinstance(value, bool):
                 flags.append(flag(name) if value else flag("no_" + name))
-            elif value is not None:
+            elif value not in (None, []):
                 flags += [flag(name), *show(value).split()]
         cache = {
             "JAX_COMPILATION_CACHE_DIR": cache_dir,

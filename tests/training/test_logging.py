@@ -1,12 +1,21 @@
+import importlib.util
+import json
 import math
+import sys
+import types
 
 import cv2
 import numpy as np
+import pytest
 
+from flaxseg.errors import ConfigError
 from flaxseg.inference.metrics import Scores
+from flaxseg.training import make_config
+from flaxseg.training.confusion import draw_confusion
 from flaxseg.training.curves import draw_curves
 from flaxseg.training.logging import MetricsFile, RunLog, read_rows
 from flaxseg.training.monitor import Reading
+from flaxseg.training.wandb_log import WandbLog, check_wandb
 
 CLASSES = ("sky", "road")
 SCORES = Scores.from_matrix(np.array([[3, 1], [0, 4]]))
@@ -65,8 +74,108 @@ def test_writes_tensorboard_events(tmp_path):
     run(tmp_path, 1, 3)
     (events,) = (tmp_path / "tensorboard").iterdir()
     content = events.read_bytes()
-    for tag in (b"train/loss", b"train/lr", b"val/miou", b"val/iou/road"):
+    for tag in (b"train/grad_norm", b"train/loss", b"train/lr", b"val/miou", b"val/iou/road"):
         assert tag in content
+
+
+def test_json_lines_hold_the_numbers_of_the_table(tmp_path):
+    run(tmp_path, 1, 4)
+    # What an older version left has no such file, and what a kill left has half a line.
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "lo')
+    run(tmp_path, 5, 7)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [line["step"] for line in lines] == [2, 3, 4, 6, 6, 7]
+    for line, row in zip(lines, rows, strict=True):
+        assert line == {name: float(text) for name, text in row.items() if text}
+    assert lines[1]["iou/road"] == 0.8 and "loss" not in lines[1]
+
+
+@pytest.mark.parametrize("count", [2, 150])
+def test_confusion_picture(count, tmp_path):
+    matrix = np.diag(np.arange(count)) * 30
+    matrix[1:, 0] += 10
+    classes = [f"class number {i}" for i in range(count)]
+    draw_confusion(Scores.from_matrix(matrix), classes, tmp_path / "confusion.png", "a run")
+    picture = cv2.imread(str(tmp_path / "confusion.png"))
+    assert picture.shape[0] > 300 and picture.shape[0] / count > 20  # pixels for each name
+    blue = (picture[..., 0] > 80) & (picture[..., 0] > picture[..., 2].astype(int) + 60)
+    assert 0.003 < blue.mean() < 0.3
+    assert [path.name for path in tmp_path.iterdir()] == ["confusion.png"]
+
+
+class FakeRun:
+    """What wandb.init gives, as far as it is used."""
+
+    def __init__(self, options):
+        self.options, self.logged, self.ended = options, [], None
+
+    def define_metric(self, name, step_metric):
+        assert (name, step_metric) == ("*", "step")
+
+    def log(self, values):
+        self.logged.append(values)
+
+    def finish(self, exit_code):
+        self.ended = exit_code
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch):
+    """Stands in for the package; lists the runs that were begun."""
+    runs = []
+
+    def init(**options):
+        runs.append(FakeRun(options))
+        return runs[-1]
+
+    module = types.SimpleNamespace(
+        init=init, Image=lambda path: ("picture", path), __spec__=object()
+    )
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return runs
+
+
+def test_weights_and_biases_takes_the_same_numbers(tmp_path, fake_wandb):
+    config = make_config(workdir=str(tmp_path), wandb="streets")
+    check_wandb(config.wandb)
+    for first in (1, 2):
+        with RunLog(
+            tmp_path,
+            CLASSES,
+            log_every=1,
+            total_steps=7,
+            start=first - 1,
+            wandb=WandbLog.of(config),
+        ) as log:
+            log.step(reading(first), epoch=1)
+            log.scores(SCORES, first, epoch=1)
+    begun, resumed = fake_wandb
+    assert begun.options["project"] == "streets" and begun.options["name"] == tmp_path.name
+    assert begun.options["config"]["model"] == "ccnet"
+    assert begun.options["id"] == resumed.options["id"]
+    numbers, scores, picture = begun.logged
+    assert numbers == {"step": 1, "train/loss": 1.0, "train/grad_norm": 2.0, "train/lr": 0.1}
+    assert scores["val/iou/road"] == 0.8
+    assert picture == {
+        "step": 1, "val/confusion": ("picture", str(tmp_path / "confusion.png"))
+    }  # fmt: skip
+    assert begun.ended == resumed.ended == 0
+
+
+def test_weights_and_biases_hears_of_a_failure(tmp_path, fake_wandb):
+    config = make_config(workdir=str(tmp_path), wandb="streets")
+    with pytest.raises(KeyError):
+        with RunLog(tmp_path, CLASSES, log_every=1, total_steps=7, wandb=WandbLog.of(config)):
+            raise KeyError
+    assert fake_wandb[0].ended == 1
+
+
+def test_weights_and_biases_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check_wandb(None)
+    with pytest.raises(ConfigError, match="--wandb streets needs .* not installed: pip install w"):
+        check_wandb("streets")
 
 
 def test_curves_are_a_picture_with_three_panels(tmp_path):

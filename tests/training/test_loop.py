@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 
 import jax
@@ -43,7 +44,7 @@ def assert_same_end(uninterrupted, last_snapshot):
             np.testing.assert_array_equal(a, b)
         assert ours.position == theirs.position
         assert ours.history == theirs.history
-        for name in ("metrics.csv", "result.json", "model/model.safetensors"):
+        for name in ("metrics.csv", "metrics.jsonl", "result.json", "model/model.safetensors"):
             same = (config.directory / name, uninterrupted.directory / name)
             assert same[0].read_bytes() == same[1].read_bytes(), name
 
@@ -62,8 +63,8 @@ def test_leaves_a_self_describing_directory(uninterrupted):
     directory = uninterrupted.directory
     names = {path.name for path in directory.iterdir()}
     assert names == {
-        "config.json", "checkpoints", "metrics.csv", "tensorboard", "curves.png", "overlays",
-        "model", "result.json",
+        "config.json", "checkpoints", "metrics.csv", "metrics.jsonl", "tensorboard", "curves.png",
+        "confusion.png", "overlays", "model", "result.json",
     }  # fmt: skip
     assert json.loads((directory / "config.json").read_text()) == uninterrupted.to_json()
     assert sorted(p.name for p in (directory / "overlays").iterdir()) == [
@@ -127,7 +128,6 @@ def test_each_program_compiles_once_in_a_whole_run(small_run, tmp_path, quiet, s
     assert first.preprocess.traces == [batch]
     # The step, and after two evaluations of several batches each: evaluator and label maps.
     assert resumed.preprocess.traces == [batch, batch, overlay]
-    assert first.train_step._cache_size() == resumed.train_step._cache_size() == 1
 
 
 def test_stop_before_the_first_step_initialises_nothing(
@@ -250,3 +250,5 @@ def test_lines_for_a_log_file(uninterrupted, small_run, tmp_path, quiet):
     assert "20 training and 20 validation images, 1 x cpu, 6 steps (2 per epoch)" in text
     assert "epoch 2/3  step 4/6  loss " in text
     assert "img/s" in text
+    assert re.search(r"0\.22 M parameters, \d\.\d GFLOP a step, \d+ MiB per device", text)
+    assert re.search(r"epoch 2/3 took 0:00:\d\d, \d+\.\d img/s", text)

@@ -30,6 +30,27 @@ class DataSettings:
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest random magnification before the crop; 1 1 switches it off."""
 
+    scale_law: Literal["log-uniform", "uniform"] = "log-uniform"
+    """How the magnification is distributed between its bounds; mmsegmentation's is uniform."""
+
+    base_size: tuple[int, int] | None = None
+    """Longer and shorter side within which a picture is fitted before SCALE applies, such as
+    mmsegmentation's 2048 512, in pixels. None: its own size."""
+
+    cat_max_ratio: float = 1.0
+    """Draw a crop anew, up to ten times, where one class covers this share of the labelled pixels;
+    0.75 is common, 1 takes any crop."""
+
+    rare_crop: float = 0.0
+    """Probability of a crop around a pixel of a rare class: one of the picture's classes, drawn
+    with the inverse of its frequency in the training set."""
+
+    rotation: float = 0.0
+    """Largest random rotation to either side, in degrees; 10 is common, 0 switches it off."""
+
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    """How resized pictures get their pixels; label maps always take the nearest."""
+
     hflip: float = 0.5
     """Probability of a left-right flip, 0 to 1."""
 
@@ -40,6 +61,10 @@ class DataSettings:
     """Strength of the random changes of brightness, contrast and saturation; 0 switches them off,
     0.4 is common."""
 
+    color: Literal["jitter", "contrast", "photometric"] = "jitter"
+    """How colours change: JITTER of all three, JITTER of contrast alone, or mmsegmentation's
+    photometric distortion, whose strengths are fixed."""
+
     eval_size: tuple[int, int] | None = None
     """Height and width to which validation pictures are stretched, in pixels. None: their own."""
 
@@ -49,15 +74,29 @@ class DataSettings:
     check_labels: bool = True
     """Read every label map before the first step."""
 
+    loader_threads: int | None = None
+    """Batches that are read and augmented at a time; the pictures are the same for any number.
+    None: one for each core, at most 16."""
+
+    keep_decoded: float = 0.0
+    """Memory for training pictures that were read, in GiB, so that later epochs need not decode
+    them; 0 keeps none."""
+
     LIMITS: ClassVar[dict[str, Limit]] = {
         "limit": at_least(1),
         "batch_size": at_least(1),
         "image_size": SIZE,
         "scale": (lambda value: 0 < value[0] <= value[1] < math.inf, "MIN MAX with 0 < MIN <= MAX"),
+        "base_size": SIZE,
+        "cat_max_ratio": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+        "rare_crop": PROBABILITY,
+        "rotation": (lambda value: 0 <= value <= 180, "from 0 to 180 degrees"),
         "hflip": PROBABILITY,
         "vflip": PROBABILITY,
         "jitter": PROBABILITY,
         "eval_size": SIZE,
         "eval_batch_size": at_least(1),
+        "loader_threads": at_least(1),
+        "keep_decoded": at_least(0),
     }
-    FREE: ClassVar[frozenset[str]] = frozenset({"check_labels"})
+    FREE: ClassVar[frozenset[str]] = frozenset({"check_labels", "loader_threads", "keep_decoded"})
