@@ -68,16 +68,20 @@ def guarded(command: Callable[[], None]) -> int:
 
 def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     """Train a network; the same work directory again resumes."""
+    from flaxseg.distributed import is_first, joined
     from flaxseg.training import fit
     from flaxseg.training.recipes import find_recipe
 
     config = parse_train_config(args, prog)
     start = find_recipe(config.model, config.recipe, config.data).start
-    if start and not config.init:
-        print(f"--recipe {config.recipe} starts from {start}; without --init from random numbers")
-    # By name: nothing below this command knows the converters, which know all of flaxseg.
-    reader = importlib.import_module("convert").start_from if config.init else None
-    fit(config, reader=reader)
+    with joined(config.launch):
+        if start and not config.init and is_first():
+            print(
+                f"--recipe {config.recipe} starts from {start}; without --init from random numbers"
+            )
+        # By name: nothing below this command knows the converters, which know all of flaxseg.
+        reader = importlib.import_module("convert").start_from if config.init else None
+        fit(config, reader=reader)
 
 
 def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "TrainConfig":

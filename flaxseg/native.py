@@ -69,9 +69,7 @@ def fill(model: models.Model, arrays: Mapping[str, Tensor]) -> models.Model:
     state = nnx.state(model)
     flat = {_key(path): leaf for path, leaf in nnx.to_flat_state(state)}
     for key, leaf in flat.items():
-        array = np.asarray(arrays[key])
-        axes = _torch_axes(leaf)
-        ours = array.transpose(np.argsort(axes)) if axes else array
+        ours = from_torch_axes(leaf, np.asarray(arrays[key]))
         leaf.set_value(jnp.asarray(ours, leaf.get_value().dtype))
     nnx.update(model, state)
     return model
@@ -131,6 +129,12 @@ def to_torch_axes(leaf: nnx.Variable, array: np.ndarray) -> np.ndarray:
     """The array of a variable in torch's axis order."""
     axes = _torch_axes(leaf)
     return array.transpose(axes) if axes else array
+
+
+def from_torch_axes(leaf: nnx.Variable, array: np.ndarray) -> np.ndarray:
+    """An array in torch's axis order as the variable holds it."""
+    axes = _torch_axes(leaf)
+    return array.transpose(np.argsort(axes)) if axes else array
 
 
 def _variables(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable]]:

@@ -1,6 +1,7 @@
 """Scores of a model on labelled batches."""
 
 import collections
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
@@ -14,7 +15,7 @@ from flaxseg.inference.metrics import Scores, confusion_matrix
 from flaxseg.inference.predict import image_logits
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.preprocess import Preprocess
-from flaxseg.sharding import DATA, put_batch, replicated
+from flaxseg.sharding import DATA, batch_axes, put_batch, replicated, whole
 
 Evaluator = Callable[[nnx.State, nnx.State, Iterable[Batch]], Scores]
 """(params, stats, batches) -> scores."""
@@ -39,7 +40,8 @@ def evaluate(
             weight 0 do not count. Each shape compiles once.
         labels: the classes the model knows.
         preprocess: how its images were normalised.
-        mesh: devices to split every batch over, along the axis "data"; None runs on one.
+        mesh: devices to split every batch over, along the axes "data" and "fsdp" if there is one;
+            None runs on one.
 
     Raises:
         ConfigError: the model has another number of classes, or the mesh no axis "data".
@@ -64,8 +66,9 @@ def make_evaluator(
         graphdef: of `nnx.split(model, nnx.Param, nnx.BatchStat)`, in train or eval mode.
         labels: the classes the model knows.
         preprocess: how its images were normalised.
-        mesh: devices to split every batch over, along the axis "data"; the weights must lie on
-            the same mesh. None runs where the weights are.
+        mesh: devices to split every batch over, along the axes "data" and "fsdp" if there is one;
+            the weights must lie on the same mesh, whole or split. With several processes every one
+            is to give the same batches. None runs where the weights are.
 
     Returns:
         A function of the two other parts of the split and of batches. It compiles once for each
@@ -77,7 +80,7 @@ def make_evaluator(
     place = _placement(mesh)
 
     def count(params: nnx.State, stats: nnx.State, batch: Batch) -> jax.Array:
-        model = nnx.merge(graphdef, params, stats)
+        model = nnx.merge(graphdef, *whole((params, stats), mesh))
         size = batch.label.shape[1:3]
         logits = image_logits(model, labels, preprocess, batch.image, size)
         prediction = logits.argmax(axis=-1)
@@ -99,10 +102,11 @@ def _placement(mesh: Mesh | None) -> Callable[[Batch], Batch]:
         return lambda batch: batch
     if DATA not in mesh.shape:
         raise ConfigError(f"the mesh has the axes {mesh.axis_names}, it needs one named {DATA!r}")
-    devices = mesh.shape[DATA]
+    devices = math.prod(mesh.shape[axis] for axis in batch_axes(mesh))
 
     def place(batch: Batch) -> Batch:
-        return put_batch(pad_batch(batch, -(-len(batch.image) // devices) * devices), mesh)
+        padded = pad_batch(batch, -(-len(batch.image) // devices) * devices)
+        return put_batch(padded, mesh, complete=True)
 
     return place
 

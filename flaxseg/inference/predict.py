@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.labels import LabelSet
 from flaxseg.models import Config, Model, eval_view
 from flaxseg.ops import resize_bilinear
 from flaxseg.preprocess import Preprocess
+from flaxseg.sharding import replicated, whole
 
 LabelFn = Callable[[nnx.State, nnx.State, jax.Array | np.ndarray], jax.Array]
 """(params, stats, images (B, H, W, 3)) -> label maps (B, H, W) uint8."""
@@ -63,25 +65,28 @@ def fitting_size(config: Config, size: tuple[int, int]) -> tuple[int, int]:
     return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
 
 
-def make_label_fn(graphdef: nnx.GraphDef, labels: LabelSet, preprocess: Preprocess) -> LabelFn:
+def make_label_fn(
+    graphdef: nnx.GraphDef, labels: LabelSet, preprocess: Preprocess, mesh: Mesh | None = None
+) -> LabelFn:
     """A compiled (params, stats, images) -> label maps, for weights that change between calls.
 
     Args:
         graphdef: of `nnx.split(model, nnx.Param, nnx.BatchStat)`, in train or eval mode.
         labels: the classes the model knows.
         preprocess: how its images were normalised.
+        mesh: devices on which the weights lie, whole or split, and of which each computes the same;
+            None runs where the weights are.
 
     Returns:
         A function of the two other parts of the split and of images, (B, H, W, 3) uint8. It
         returns (B, H, W) uint8 and compiles once for each shape of the images.
     """
 
-    @jax.jit
     def label_fn(params: nnx.State, stats: nnx.State, images: jax.Array | np.ndarray) -> jax.Array:
-        model = nnx.merge(graphdef, params, stats)
+        model = nnx.merge(graphdef, *whole((params, stats), mesh))
         return image_logits(model, labels, preprocess, images).argmax(axis=-1).astype(jnp.uint8)
 
-    return label_fn
+    return jax.jit(label_fn, out_shardings=None if mesh is None else replicated(mesh))
 
 
 class Predictor:

@@ -46,7 +46,7 @@ class BatchNorm(nnx.Module):
         Raises:
             FlaxsegError: training on a single value per channel, whose variance does not exist.
         """
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = x.astype(jnp.result_type(x.dtype, self.dtype, jnp.float32))
         if self.use_running_average:
             mean, var = self.running_mean[...], self.running_var[...]
         else:

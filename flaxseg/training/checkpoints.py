@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
+from flaxseg import distributed
 from flaxseg.errors import CheckpointError
 from flaxseg.training.config import show
 from flaxseg.training.step import TrainState
@@ -67,6 +68,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, exception, trace) -> None:
+        if exception is not None and not distributed.is_alone():
+            return  # to close is to wait for the other processes, who do not know of the error
         try:
             with contextlib.ExitStack() as both:
                 both.callback(_writing, self.directory, self._best.close)
@@ -120,6 +123,8 @@ class Checkpoints:
                 raise
             except Exception as error:  # What a damaged file raises differs by which file it is.
                 damaged[step] = error
+            if distributed.is_true_of_any(step in damaged):
+                damaged.setdefault(step, OSError("another process could not read it"))
                 continue
             for line in self._set_aside(damaged):
                 notify(f"{line}: going on from step {step}")
@@ -160,10 +165,13 @@ class Checkpoints:
     def _set_aside(self, damaged: dict[int, Exception]) -> Iterator[str]:
         for step, error in damaged.items():
             target = self.directory / "damaged" / str(step)
-            target.parent.mkdir(exist_ok=True)
             while target.exists():
                 target = target.with_name(target.name + "_")
-            (self.directory / "last" / str(step)).rename(target)
+            distributed.wait_for_all("a place for a damaged checkpoint is found")
+            if distributed.is_first():
+                target.parent.mkdir(exist_ok=True)
+                (self.directory / "last" / str(step)).rename(target)
+            distributed.wait_for_all("a damaged checkpoint is set aside")
             yield f"checkpoint of step {step} is damaged ({_short(error)}), moved to {target}"
         if damaged:
             self._last.reload()

@@ -1,10 +1,18 @@
-"""Turns SIGTERM and Ctrl-C into a request that the training loop answers between two steps."""
+"""Turns SIGTERM and Ctrl-C into a request that the training loop answers between two steps.
+
+Of several processes each may get its signal at another moment, or none: `StopSignal.join` makes all
+of them answer between the same two steps.
+"""
 
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
+
+from jax.sharding import Mesh
+
+from flaxseg.distributed import AnyOf, is_alone, is_true_of_any
 
 Item = TypeVar("Item")
 
@@ -29,6 +37,7 @@ class StopSignal:
         """Waits for nothing before the context is entered."""
         self.name: str | None = None
         self._previous = {}
+        self._anywhere: AnyOf | None = None
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
@@ -48,10 +57,25 @@ class StopSignal:
             # print may be in the middle of a line that this handler interrupts.
             os.write(2, _NOTICE)
 
+    def join(self, mesh: Mesh) -> None:
+        """From here on a signal to one process is one to all, and all check equally often."""
+        if not is_alone():
+            self._anywhere = AnyOf(mesh)
+
+    def requested(self) -> bool:
+        """Whether any process has had a signal by now."""
+        return self._agreed(is_true_of_any)
+
     def check(self) -> None:
-        """Raises `Stopped` after a signal."""
-        if self.name:
+        """Raises `Stopped` after a signal; with several processes at the check after it."""
+        if self._agreed(self._anywhere or bool):
             raise Stopped
+
+    def _agreed(self, anywhere: Callable[[bool], bool]) -> bool:
+        stop = anywhere(bool(self.name))
+        if stop and not self.name:
+            self.name = "a signal to another process"
+        return stop
 
     def guard(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items, until a signal raises `Stopped`."""

@@ -10,13 +10,13 @@ import numpy as np
 from rich.columns import Columns
 from rich.console import Console
 
-from flaxseg import native
+from flaxseg import distributed, native
 from flaxseg.errors import ConfigError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.images import write_image
 from flaxseg.inference.metrics import scores_table
 from flaxseg.inference.overlay import contact_sheet
-from flaxseg.training import workdir
+from flaxseg.training import processes, workdir
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.compile_cache import keep_programs
 from flaxseg.training.config import TrainConfig, flag, show
@@ -27,6 +27,7 @@ from flaxseg.training.monitor import Monitor, Reading
 from flaxseg.training.program import peak_memory
 from flaxseg.training.progress import TrainingProgress
 from flaxseg.training.recipes import resolved
+from flaxseg.training.samples import SAMPLES_FILE, SampleFile
 from flaxseg.training.setup import Setup
 from flaxseg.training.start import Reader, Start
 from flaxseg.training.step import TrainState
@@ -55,7 +56,7 @@ def fit(
         FlaxsegError: whatever the caller can mend: settings, data, a work directory of another
             run, a damaged checkpoint, or a loss that is not finite.
     """
-    console = Console() if console is None else console
+    console = processes.quiet_unless_first(console)
     config = resolved(config).validate()
     keep_programs(config)
     workdir.check_workdir(config)
@@ -69,11 +70,13 @@ def fit(
         start = functools.cache(lambda: _read_start(setup, reader))
         if workdir.is_new(config):
             start()  # before anything is written: it may not fit
-        workdir.open_workdir(config)
+        processes.check_settings(config)
+        stop.join(setup.mesh)
+        processes.open_workdir(config)
         _print_settings(setup, console)
         checkpoints = Checkpoints(config.directory / workdir.CHECKPOINTS, setup.identity())
         with checkpoints:
-            if stop.name:
+            if stop.requested():
                 result = _untouched(config, checkpoints)
             else:
                 result = _Run(setup, checkpoints, stop, console, start).train()
@@ -103,15 +106,9 @@ class _Run:
         self.monitor = Monitor()
         self.metrics: dict[str, float | None] = {}
         self.last_save = time.monotonic()
-        self.log = RunLog(
-            self.config.directory,
-            setup.datasets.val.labels.classes,
-            log_every=self.config.log_every,
-            total_steps=setup.total_steps,
-            start=self.step,
-            losses=self.history.losses,
-            wandb=WandbLog.of(self.config),
-        )
+        self.is_due = processes.known_to_all(setup.mesh)
+        self.log = self._open_log() if distributed.is_first() else processes.NoLog()
+        self.samples = self._open_samples() if self.config.log_samples else None
         self.progress = TrainingProgress(
             console,
             start=self.step,
@@ -119,6 +116,21 @@ class _Run:
             epochs=setup.epochs,
             batch_size=self.config.batch_size,
         )
+
+    def _open_log(self) -> RunLog:
+        return RunLog(
+            self.config.directory,
+            self.setup.datasets.val.labels.classes,
+            log_every=self.config.log_every,
+            total_steps=self.setup.total_steps,
+            start=self.step,
+            losses=self.history.losses,
+            wandb=WandbLog.of(self.config),
+        )
+
+    def _open_samples(self) -> SampleFile | None:
+        path = self.config.directory / SAMPLES_FILE
+        return SampleFile(path, self.step) if distributed.is_first() else None
 
     def _begin(self, start: Start | None) -> Snapshot:
         for line in start.lines if start else ():
@@ -164,6 +176,10 @@ class _Run:
             return
         if not reading.finite:
             raise self._not_finite(reading)
+        if self.config.log_samples:
+            index = distributed.joined_parts(reading.index)
+            if self.samples is not None:
+                self.samples.write(reading.step, index)
         epoch = self.setup.epoch(reading.step)
         mean_loss = self.log.step(reading, epoch)
         self.progress.step(reading, epoch, mean_loss)
@@ -171,7 +187,8 @@ class _Run:
             self.log.speed(self.progress.images_per_second, reading.step)
 
     def _checkpoint_is_due(self) -> bool:
-        return time.monotonic() - self.last_save >= 60 * self.config.checkpoint_every
+        every = 60 * self.config.checkpoint_every
+        return every == 0 or self.is_due(time.monotonic() - self.last_save >= every)
 
     def _save(self) -> None:
         # The state is saved only once its own step is known to be finite.
@@ -208,6 +225,8 @@ class _Run:
             np.asarray(self.setup.label_fn(params, stats, example.image[None]))[0]
             for example in examples
         ]
+        if not distributed.is_first():
+            return
         sheet = contact_sheet(
             [example.image for example in examples],
             [example.label for example in examples],
@@ -224,8 +243,11 @@ class _Run:
             return
         self.history = dataclasses.replace(self.history, best_miou=miou, best_step=self.step)
         self.checkpoints.save_best(self.step, self.state, self.position, self.history)
+        model = self.setup.model(shown)
+        if not distributed.is_first():
+            return
         native.save(
-            self.setup.model(shown),
+            model,
             self.config.directory / MODEL_FOLDER,
             labels=self.setup.datasets.val.labels,
             preprocess=self.setup.preprocess,
@@ -243,7 +265,7 @@ class _Run:
             workdir=self.config.directory,
             finished=finished,
         )
-        if finished:
+        if finished and distributed.is_first():
             workdir.write_result(result)
         return result
 
@@ -278,12 +300,21 @@ def _print_settings(setup: Setup, console: Console) -> None:
         f"{flag(key)} {show(value)}" for key, value in values.items() if value not in (None, ())
     ]
     sizes = f"{len(setup.datasets.train)} training and {len(setup.datasets.val)} validation images"
-    devices = f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}"
+    devices = _devices(setup)
     steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
     console.print(Columns(flags, padding=(0, 3)), highlight=False)
     console.print(f"{sizes}, {devices}, {steps}", highlight=False)
-    for line in setup.datasets.list_skipped(setup.config):
+    # It writes a file, too.
+    for line in setup.datasets.list_skipped(setup.config) if distributed.is_first() else ():
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _devices(setup: Setup) -> str:
+    text = f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}"
+    if setup.config.fsdp > 1:
+        text += " (" + " x ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items()) + ")"
+    count = distributed.count()
+    return text if count == 1 else f"{text} in {count} processes"
 
 
 def _untouched(config: TrainConfig, checkpoints: Checkpoints) -> FitResult:

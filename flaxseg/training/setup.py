@@ -14,11 +14,12 @@ from jax.sharding import Mesh
 
 from flaxseg import data, models
 from flaxseg.data.statistics import Statistics
+from flaxseg.distributed import to_host
 from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.predict import LabelFn, make_label_fn
 from flaxseg.preprocess import Preprocess
-from flaxseg.sharding import choose_devices, make_mesh, replicated
+from flaxseg.sharding import FSDP, choose_devices, gather_for_gradient, make_mesh, state_sharding
 from flaxseg.training.augment import make_transform
 from flaxseg.training.averaging import Averaging, Swa, make_averaging
 from flaxseg.training.batch_statistics import Estimator, make_estimator
@@ -158,7 +159,8 @@ class Setup:
             FlaxsegError: whatever of it does not fit, by the name of its flag or file.
         """
         check_combinations(config)
-        mesh = make_mesh(choose_devices(config.devices, config.batch_size))
+        devices = choose_devices(config.devices, config.batch_size, config.fsdp)
+        mesh = make_mesh(devices, config.fsdp)
         check_parts(config, mesh.size)
         overrides = parse_overrides(config.override)
         models.get_config(config.model, **overrides)
@@ -228,7 +230,7 @@ class Setup:
         Args:
             start: weights from elsewhere that take the place of random ones.
         """
-        init = jax.jit(self._init, out_shardings=replicated(self.mesh))
+        init = jax.jit(self._init, out_shardings=self.sharding)
         state = init.lower().compile(compiler_options=models.quick_compile())()
         if start is None:
             return state
@@ -237,17 +239,26 @@ class Setup:
             start,
             graphdef=self.graphdef,
             tx=self.tx,
-            mesh=self.mesh,
+            sharding=self.sharding,
             averaging=self.averaging,
         )
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the state."""
-        sharding = replicated(self.mesh)
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(self._init),
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            self._shapes,
+            self.sharding,
         )
+
+    @functools.cached_property
+    def sharding(self) -> Any:
+        """Where every tensor of the state lies, as a tree of its structure."""
+        return state_sharding(self._shapes, self.mesh)
+
+    @functools.cached_property
+    def _shapes(self) -> Any:
+        return jax.eval_shape(self._init)
 
     def _init(self) -> TrainState:
         rngs = models.params_keys(self.config.seed)
@@ -257,6 +268,7 @@ class Setup:
     @functools.cached_property
     def train_step(self) -> Any:
         """The jitted training step."""
+        split = self.mesh.shape[FSDP] > 1
         step = make_train_step(
             self.graphdef,
             self.tx,
@@ -268,8 +280,9 @@ class Setup:
             accumulate_parts=self.config.accumulate,
             weigh=self.objective.weigh,
             averaging=self.averaging,
+            gather=gather_for_gradient(self.sharding.params, self.mesh) if split else None,
         )
-        return compile_step(step, self.mesh)
+        return compile_step(step, self.mesh, self.sharding)
 
     @functools.cached_property
     def _estimator(self) -> Estimator:
@@ -321,8 +334,8 @@ class Setup:
     @functools.cached_property
     def label_fn(self) -> LabelFn:
         """The compiled prediction of label maps."""
-        return make_label_fn(self.graphdef, self.datasets.val.labels, self.preprocess)
+        return make_label_fn(self.graphdef, self.datasets.val.labels, self.preprocess, self.mesh)
 
     def model(self, state: TrainState) -> models.Model:
-        """The network with the variables of a state."""
-        return nnx.merge(self.graphdef, state.params, state.stats)
+        """The network with the variables of a state, whole on the host of every process."""
+        return nnx.merge(self.graphdef, *to_host((state.params, state.stats)))

@@ -1,16 +1,15 @@
 """What a training starts from, where that is not random numbers alone."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 
 from flaxseg import models, native
-from flaxseg.sharding import replicated
+from flaxseg.model_dir import check_keys
 from flaxseg.training.averaging import Averaging
 from flaxseg.training.step import TrainState, init_state
 
@@ -38,10 +37,51 @@ def replace_weights(
     *,
     graphdef: nnx.GraphDef,
     tx: optax.GradientTransformation,
-    mesh: Mesh,
+    sharding: Any,
     averaging: Averaging | None = None,
 ) -> TrainState:
-    """The state before the first step with these weights in it."""
-    model = nnx.merge(graphdef, state.params, state.stats)
-    native.fill(model, {**native.state_dict(model), **start.arrays})
-    return jax.device_put(init_state(model, tx, averaging), replicated(mesh))
+    """The state before the first step with these weights in it, each where the old one lay.
+
+    Args:
+        state: with random weights, on the devices.
+        start: the weights.
+        graphdef: of the network.
+        tx: optimiser.
+        sharding: of the state.
+        averaging: how an average follows the weights, if one does.
+
+    Raises:
+        CheckpointError: names keys that the network does not have, or that have another shape.
+    """
+    leaves = native.leaves(nnx.merge(graphdef, state.params, state.stats))
+    unlike = {key: array for key, array in start.arrays.items() if leaves.get(key) != array.shape}
+    check_keys({key: leaves[key] for key in unlike if key in leaves}, unlike)
+    params, stats = (_replaced(part, start.arrays) for part in (state.params, state.stats))
+
+    def begin(params: nnx.State, stats: nnx.State) -> TrainState:
+        return init_state(nnx.merge(graphdef, params, stats), tx, averaging)
+
+    begin = jax.jit(
+        begin,
+        out_shardings=sharding,
+        donate_argnums=(0, 1),
+        compiler_options=models.quick_compile(),
+    )
+    return begin(params, stats)
+
+
+def _replaced(variables: nnx.State, arrays: Mapping[str, np.ndarray]) -> nnx.State:
+    """The variables with those values that are given; a device gets no more than its part."""
+
+    def replace(path: tuple[Any, ...], leaf: nnx.Variable) -> nnx.Variable:
+        key = ".".join(map(str, path))
+        if key not in arrays:
+            return leaf
+        old = leaf.get_value()
+        new = native.from_torch_axes(leaf, arrays[key]).astype(old.dtype)
+        return leaf.replace(
+            jax.make_array_from_callback(old.shape, old.sharding, lambda index: new[index])
+        )
+
+    flat = nnx.to_flat_state(variables)
+    return nnx.from_flat_state([(path, replace(path, leaf)) for path, leaf in flat])

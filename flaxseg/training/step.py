@@ -73,6 +73,7 @@ def make_train_step(
     preprocess: Preprocess,
     seed: int = 0,
     aux_weights: Sequence[float] = (),
+    gather: Callable[[nnx.State], nnx.State] | None = None,
     loss: NetworkLoss = segmentation_loss,
     accumulate_parts: int = 1,
     weigh: Callable[[Output, jax.Array], jax.Array] = labelled_pixels,
@@ -90,6 +91,7 @@ def make_train_step(
         preprocess: from image bytes (B, H, W, 3) to the model's input.
         seed: of dropout.
         aux_weights: weight of each auxiliary head's loss; none switches the heads off.
+        gather: makes the parameters whole where they are split over devices.
         loss: of the network's output, the labels and these weights.
         accumulate_parts: into how many parts each batch is divided.
         weigh: what the loss of a part is a mean over, of the output and the labels.
@@ -99,6 +101,7 @@ def make_train_step(
     def loss_of(params, stats, image, labels, key):
         # Inside the gradient's trace only variables made there may change: hence the copy, and
         # the random streams made from the key here.
+        params = gather(params) if gather else params
         model = nnx.merge(graphdef, params, stats, copy=True)
         output = model(preprocess(image), aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
         value = loss(output, labels, aux_weights)
@@ -121,12 +124,19 @@ def make_train_step(
     return step
 
 
-def compile_step(step: Step, mesh: Mesh) -> Any:
-    """Jits a step: state replicated and donated, image and label split along the batch."""
+def compile_step(step: Step, mesh: Mesh, state_sharding: Any = None) -> Any:
+    """Jits a step: state donated, image and label split along the batch.
+
+    Args:
+        step: what `make_train_step` gives.
+        mesh: the devices.
+        state_sharding: where the state lies, as a tree of its structure; None is whole everywhere.
+    """
     whole, batch = replicated(mesh), split_batch(mesh)
+    state = whole if state_sharding is None else state_sharding
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(whole, batch, batch),
-        out_shardings=(whole, whole),
+        in_shardings=(state, batch, batch),
+        out_shardings=(state, whole),
     )

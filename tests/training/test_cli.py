@@ -50,7 +50,9 @@ def test_every_field_is_a_flag(tmp_path):
         f"--no-compile-cache --cache-dir X --config {tmp_path / 'c'} "
         "--loss ohem=2 dice --aux-loss focal --aux-weight 0.3 --class-weights auto "
         "--label-smoothing 0.1 --loss-average all --ohem-threshold None --ohem-min-kept 9 "
-        "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P --max-steps 8"
+        "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P "
+        "--max-steps 8 --log-samples --fsdp 2 --distributed off --coordinator h:1 "
+        "--num-processes 2 --process-id 1"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")
@@ -87,6 +89,8 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --schedule poli", "invalid choice 'poli' for argument '--schedule'"),
         ("train --batch-size many", "many"),
         ("train --devices 2 --batch-size 3 --workdir {}", "which 2 devices cannot share equally"),
+        ("train --devices 2 --fsdp 3 --workdir {}", "--fsdp is 3, of 2 devices it can be 1, 2"),
+        ("train --process-id 1", "--process-id needs --coordinator and --num-processes too"),
         ("fit", "unknown command 'fit': use one of train, data, predict, eval, recipes, groups"),
         ("predict {}/none photo.jpg", "is neither a model directory"),
         ("eval {}/none", "is neither a model directory"),

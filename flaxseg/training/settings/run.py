@@ -69,6 +69,9 @@ class RunSettings:
     max_steps: int | None = None
     """Stop after this optimiser step as if interrupted; the schedule does not change."""
 
+    log_samples: bool = False
+    """Write samples.csv: the positions, in the training split, of the images of every step."""
+
     LIMITS: ClassVar[dict[str, Limit]] = {
         "epochs": at_least(1),
         "steps": at_least(1),
@@ -88,5 +91,6 @@ class RunSettings:
             "compile_cache",
             "cache_dir",
             "max_steps",
+            "log_samples",
         }
     )

@@ -1,0 +1,35 @@
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+from flaxseg.sharding import make_mesh
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "scaling_equality.py"
+
+
+@pytest.fixture
+def benchmark():
+    spec = importlib.util.spec_from_file_location("scaling_equality", BENCHMARK)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield module
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_every_mesh_of_eight_trains_like_one_device(benchmark):
+    """The command does this for all architectures, and with two processes."""
+    meshes = {
+        name: make_mesh(jax.devices()[: 1 if name == "1x1" else 8], fsdp)
+        for name, fsdp in benchmark.MESHES.items()
+    }
+    with benchmark.precision("float64"):
+        trained = {
+            name: benchmark.train("vitseg", "float64", mesh, 20) for name, mesh in meshes.items()
+        }
+    reference = trained.pop("1x1")
+    assert reference.losses.dtype == "float64" and len(set(reference.losses)) == 20
+    for name, ours in trained.items():
+        assert max(benchmark.differences(ours, reference).values()) < 1e-9, name
