@@ -98,7 +98,7 @@ def flags(config):
     for name, value in config.to_json().items():
         if isinstance(value, bool):
             result.append(flag(name) if value else flag("no_" + name))
-        elif value is not None:
+        elif value not in (None, []):
             result += [flag(name), *show(value).split()]
     return result
 
