@@ -1,5 +1,7 @@
 """The list of recipes with their numbers, as `flaxseg recipes` prints it."""
 
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -55,9 +57,15 @@ def _abbreviated(networks: list[str]) -> str:
 
 
 def _details(title: str, recipe: Recipe) -> RenderableType:
-    # Values as the command line takes them, which is not how a dict shows them.
-    fields = [f"{flag(key)} {show(value)}" for key, value in recipe.fields.items()]
+    fields = [_as_flag(key, value) for key, value in recipe.fields.items()]
     heading = Text(f"{title} ({recipe.source})", style="bold")
     if recipe.start:
         heading.append(f"; starts from {recipe.start}: --init FILE")
     return Group(heading, Padding(Text("  ".join(fields)), (0, 0, 1, 2)))
+
+
+def _as_flag(name: str, value: Any) -> str:
+    """A field as the command line takes it."""
+    if isinstance(value, bool):
+        return flag(name if value else f"no_{name}")
+    return f"{flag(name)} {show(value)}"
