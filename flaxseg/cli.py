@@ -68,18 +68,24 @@ def guarded(command: Callable[[], None]) -> int:
 
 def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     """Train a network; the same work directory again resumes."""
-    from flaxseg.distributed import joined
+    from flaxseg.distributed import is_first, joined
     from flaxseg.training import fit
+    from flaxseg.training.recipes import find_recipe
 
     config = parse_train_config(args, prog)
+    start = find_recipe(config.model, config.recipe, config.data).start
     with joined(config.launch):
+        if start and not config.init and is_first():
+            print(
+                f"--recipe {config.recipe} starts from {start}; without --init from random numbers"
+            )
         # By name: nothing below this command knows the converters, which know all of flaxseg.
         reader = importlib.import_module("convert").start_from if config.init else None
         fit(config, reader=reader)
 
 
 def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "TrainConfig":
-    """Reads the settings of a training run; flags override the recipe that `--recipe` names.
+    """Reads the settings of a training run; flags beat `--config`, which beats `--recipe`.
 
     Args:
         args: arguments of `flaxseg train`.
@@ -92,12 +98,45 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
         ConfigError: an unknown flag, or a value that does not fit.
     """
     from flaxseg.training import RECIPES, TrainConfig, make_config
+    from flaxseg.training.recipes import IN_STEPS
 
-    # The recipe supplies the defaults that the second, full parse starts from and shows as help.
-    named = {name: _peek(args, name) for name in ("model", "data", "recipe")}
-    default = make_config(**{name: value for name, value in named.items() if value})
+    # They supply the defaults that the second, full parse starts from and shows as help.
+    default = make_config(**{name: _peek(args, name) for name in _PEEKED})
+    for epochs, steps in IN_STEPS.items():
+        if _peek(args, epochs) and not _peek(args, steps):
+            default = dataclasses.replace(default, **{steps: None})
     about = f"Train a segmentation network. Recipes: {', '.join(RECIPES)}."
     return _parse(TrainConfig, args, prog, default=default, description=about).validate()
+
+
+_PEEKED = ("model", "data", "recipe", "config")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipesArgs:
+    """List the recipes with their numbers."""
+
+    model: str | None = None
+    """Show every field of this network's recipes."""
+
+
+def recipes(args: Sequence[str], prog: str = "flaxseg recipes") -> None:
+    """List the recipes with their numbers."""
+    given = _parse(RecipesArgs, args, prog)
+    from flaxseg.training.recipes.table import recipes_table
+
+    Console().print(recipes_table(given.model))
+
+
+def groups(args: Sequence[str], prog: str = "flaxseg groups") -> None:
+    """Show which weights learn faster or do not decay in a training; takes its flags."""
+    config = parse_train_config(args, prog)
+    from flaxseg.models import abstract_model, get_config
+    from flaxseg.training.config import parse_overrides
+    from flaxseg.training.optim.configured import configured_table
+
+    model = abstract_model(get_config(config.model, **parse_overrides(config.override)))
+    Console().print(configured_table(config, model))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +236,8 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
     "data": data,
     "predict": predict,
     "eval": evaluate,
+    "recipes": recipes,
+    "groups": groups,
 }
 """What `flaxseg NAME` runs."""
 
@@ -228,10 +269,11 @@ def _usage() -> str:
 def _peek(args: Sequence[str], name: str) -> str | None:
     """The last value of `--name` in a command line that is not parsed yet."""
     value = None
+    flag = "--" + name.replace("_", "-")
     for arg, following in zip(args, [*args[1:], None], strict=True):
-        if arg == f"--{name}":
+        if arg == flag:
             value = following
-        elif arg.startswith(f"--{name}="):
+        elif arg.startswith(f"{flag}="):
             value = arg.partition("=")[2]
     return value
 

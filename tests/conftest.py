@@ -11,6 +11,12 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_into_the_home(tmp_path_factory):
+    """Prepared data and compiled programs go to a temporary folder, one a process."""
+    os.environ["FLAXSEG_CACHE"] = str(tmp_path_factory.mktemp("flaxseg_cache"))
+
+
 @pytest.fixture
 def x64():
     """Runs a test with float64 available."""

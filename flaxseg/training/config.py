@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from flaxseg.errors import ConfigError, did_you_mean
+from flaxseg.training.settings.averaging import AveragingSettings
 from flaxseg.training.settings.data import DataSettings
 from flaxseg.training.settings.devices import DeviceSettings
 from flaxseg.training.settings.limits import Limit
@@ -16,12 +17,15 @@ from flaxseg.training.settings.logging import LoggingSettings
 from flaxseg.training.settings.loss import LossSettings, check_loss
 from flaxseg.training.settings.optimizer import OptimizerSettings
 from flaxseg.training.settings.run import RunSettings
+from flaxseg.training.settings.schedule import ScheduleSettings
 
 GROUPS = (
     RunSettings,
     DataSettings,
     LossSettings,
     OptimizerSettings,
+    ScheduleSettings,
+    AveragingSettings,
     LoggingSettings,
     DeviceSettings,
 )
@@ -30,7 +34,14 @@ GROUPS = (
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(
-    DeviceSettings, LoggingSettings, OptimizerSettings, LossSettings, DataSettings, RunSettings
+    DeviceSettings,
+    LoggingSettings,
+    AveragingSettings,
+    ScheduleSettings,
+    OptimizerSettings,
+    LossSettings,
+    DataSettings,
+    RunSettings,
 ):
     """Settings of one training run; `recipes.make_config` fills them for a model and data set."""
 
@@ -40,7 +51,7 @@ class TrainConfig(
     @property
     def directory(self) -> Path:
         """The work directory, with its default filled in."""
-        recipe = "" if self.recipe == "default" else f"-{self.recipe}"
+        recipe = "" if self.recipe in ("default", self.data) else f"-{self.recipe}"
         return Path(self.workdir or f"runs/{self.model}-{self.data}{recipe}")
 
     def validate(self) -> "TrainConfig":
@@ -158,6 +169,8 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 def _is_a(value: Any, hint: Any) -> bool:
     """isinstance for the hints that TrainConfig uses."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in args
     if origin in (types.UnionType, typing.Union):
         return any(_is_a(value, option) for option in args)
     if origin is tuple:

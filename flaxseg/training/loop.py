@@ -18,6 +18,7 @@ from flaxseg.inference.metrics import scores_table
 from flaxseg.inference.overlay import contact_sheet
 from flaxseg.training import processes, workdir
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
+from flaxseg.training.compile_cache import keep_programs
 from flaxseg.training.config import TrainConfig, flag, show
 from flaxseg.training.feed import Feed
 from flaxseg.training.interrupt import Stopped, StopSignal
@@ -29,6 +30,7 @@ from flaxseg.training.recipes import resolved
 from flaxseg.training.samples import SAMPLES_FILE, SampleFile
 from flaxseg.training.setup import Setup
 from flaxseg.training.start import Reader, Start
+from flaxseg.training.step import TrainState
 from flaxseg.training.wandb_log import WandbLog, check_wandb
 from flaxseg.training.workdir import FitResult
 
@@ -56,6 +58,7 @@ def fit(
     """
     console = processes.quiet_unless_first(console)
     config = resolved(config).validate()
+    keep_programs(config)
     workdir.check_workdir(config)
     check_wandb(config.wandb)
     result = workdir.read_result(config.directory)
@@ -200,23 +203,24 @@ class _Run:
             return
         datasets, labels = self.setup.datasets, self.setup.datasets.val.labels
         batches = self.stop.guard(datasets.val_batches)
-        scores = self.setup.evaluator(self.state.params, self.state.stats, batches)
+        shown = self.setup.evaluated(self.state, self.stop.guard)
+        scores = self.setup.evaluator(shown.params, shown.stats, batches)
         epoch = self.setup.epoch(self.step)
         self.log.scores(scores, self.step, epoch)
         values = scores.to_dict()
         self.metrics = {name: values[name] for name in SCORE_COLUMNS}
         self.console.print(scores_table(scores, labels))
-        self._draw_overlays(epoch)
-        self._keep_if_best(self.metrics["miou"] or 0.0)
+        self._draw_overlays(shown, epoch)
+        self._keep_if_best(shown, self.metrics["miou"] or 0.0)
         self.progress.pause()
 
-    def _draw_overlays(self, epoch: int) -> None:
+    def _draw_overlays(self, shown: TrainState, epoch: int) -> None:
         datasets = self.setup.datasets
         # Spread over the split: neighbours are often frames of one film.
         count = min(OVERLAY_EXAMPLES, len(datasets.val))
         chosen = np.linspace(0, len(datasets.val) - 1, count).astype(int).tolist()
         examples = [datasets.eval_transform(datasets.val[i]) for i in chosen]
-        params, stats = self.state.params, self.state.stats
+        params, stats = shown.params, shown.stats
         predictions = [
             np.asarray(self.setup.label_fn(params, stats, example.image[None]))[0]
             for example in examples
@@ -234,12 +238,12 @@ class _Run:
         folder.mkdir(exist_ok=True)
         write_image(folder / f"epoch_{epoch:03d}.png", sheet)
 
-    def _keep_if_best(self, miou: float) -> None:
+    def _keep_if_best(self, shown: TrainState, miou: float) -> None:
         if self.history.best_miou is not None and miou <= self.history.best_miou:
             return
         self.history = dataclasses.replace(self.history, best_miou=miou, best_step=self.step)
         self.checkpoints.save_best(self.step, self.state, self.position, self.history)
-        model = self.setup.model(self.state)
+        model = self.setup.model(shown)
         if not distributed.is_first():
             return
         native.save(

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,9 +21,12 @@ from flaxseg.inference.predict import LabelFn, make_label_fn
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import FSDP, choose_devices, gather_for_gradient, make_mesh, state_sharding
 from flaxseg.training.augment import make_transform
+from flaxseg.training.averaging import Averaging, Swa, make_averaging
+from flaxseg.training.batch_statistics import Estimator, make_estimator
 from flaxseg.training.config import TrainConfig, parse_overrides, show
 from flaxseg.training.losses import Objective
-from flaxseg.training.optim import make_optimizer, make_schedule
+from flaxseg.training.optim import check_combinations, check_parts, make_schedule
+from flaxseg.training.optim.configured import configured_optimizer
 from flaxseg.training.program import StepProgram
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
@@ -131,6 +136,7 @@ class Setup:
         preprocess: from image bytes to the network's input.
         objective: what is minimised.
         total_steps: length of the run.
+        averaging: how an average follows the weights, if one does.
     """
 
     config: TrainConfig
@@ -143,6 +149,7 @@ class Setup:
     preprocess: Preprocess
     objective: Objective
     total_steps: int
+    averaging: Averaging | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Setup":
@@ -151,8 +158,10 @@ class Setup:
         Raises:
             FlaxsegError: whatever of it does not fit, by the name of its flag or file.
         """
+        check_combinations(config)
         devices = choose_devices(config.devices, config.batch_size, config.fsdp)
         mesh = make_mesh(devices, config.fsdp)
+        check_parts(config, mesh.size)
         overrides = parse_overrides(config.override)
         models.get_config(config.model, **overrides)
         datasets = open_datasets(config)
@@ -167,12 +176,7 @@ class Setup:
             mesh=mesh,
             model_config=model_config,
             graphdef=nnx.split(model, nnx.Param, nnx.BatchStat)[0],
-            tx=make_optimizer(
-                config.optimizer,
-                schedule,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
-            ),
+            tx=configured_optimizer(config, schedule, model),
             schedule=schedule,
             preprocess=Preprocess(),
             objective=Objective.of(
@@ -182,6 +186,7 @@ class Setup:
                 count=datasets.count_labels,
             ),
             total_steps=total,
+            averaging=make_averaging(config, datasets.steps_per_epoch),
         )
 
     @property
@@ -213,6 +218,7 @@ class Setup:
             "optimizer": self.config.optimizer,
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
+            "average": type(self.averaging).__name__ if self.averaging else None,
             **self.objective.identity(),
         }
 
@@ -229,7 +235,12 @@ class Setup:
         if start is None:
             return state
         return replace_weights(
-            state, start, graphdef=self.graphdef, tx=self.tx, sharding=self.sharding
+            state,
+            start,
+            graphdef=self.graphdef,
+            tx=self.tx,
+            sharding=self.sharding,
+            averaging=self.averaging,
         )
 
     def abstract_state(self) -> TrainState:
@@ -252,7 +263,7 @@ class Setup:
     def _init(self) -> TrainState:
         rngs = models.params_keys(self.config.seed)
         model = models.build(self.model_config, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
-        return init_state(model, self.tx)
+        return init_state(model, self.tx, self.averaging)
 
     @functools.cached_property
     def train_step(self) -> Any:
@@ -266,9 +277,41 @@ class Setup:
             seed=self.config.seed,
             aux_weights=self.objective.aux_weights,
             loss=self.objective.loss,
+            accumulate_parts=self.config.accumulate,
+            weigh=self.objective.weigh,
+            averaging=self.averaging,
             gather=gather_for_gradient(self.sharding.params, self.mesh) if split else None,
         )
         return compile_step(step, self.mesh, self.sharding)
+
+    @functools.cached_property
+    def _estimator(self) -> Estimator:
+        return make_estimator(
+            self.graphdef,
+            self.preprocess,
+            self.mesh,
+            aux=bool(self.objective.aux_weights),
+            seed=self.config.seed,
+        )
+
+    def evaluated(self, state: TrainState, guard: Callable[[Any], Any] = iter) -> TrainState:
+        """The state with the weights in it that are to be evaluated and saved: the average, if any.
+
+        From the start of stochastic weight averaging on, BatchNorm's statistics are those of one
+        pass over the training images, in the order of the first epoch.
+
+        Args:
+            state: after a step.
+            guard: wraps the batches of that pass, such as `StopSignal.guard`.
+        """
+        if state.average is None:
+            return state
+        params, stats = state.average
+        averaging, epoch = self.averaging, self.datasets.steps_per_epoch
+        if isinstance(averaging, Swa) and int(state.step) >= averaging.start:
+            batches = itertools.islice(self.datasets.train_batches, epoch)
+            stats = self._estimator(params, stats, guard(batches))
+        return dataclasses.replace(state, params=params, stats=stats)
 
     @functools.cached_property
     def program(self) -> StepProgram:

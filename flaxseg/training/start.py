@@ -10,6 +10,7 @@ from flax import nnx
 
 from flaxseg import models, native
 from flaxseg.model_dir import check_keys
+from flaxseg.training.averaging import Averaging
 from flaxseg.training.step import TrainState, init_state
 
 
@@ -37,6 +38,7 @@ def replace_weights(
     graphdef: nnx.GraphDef,
     tx: optax.GradientTransformation,
     sharding: Any,
+    averaging: Averaging | None = None,
 ) -> TrainState:
     """The state before the first step with these weights in it, each where the old one lay.
 
@@ -46,6 +48,7 @@ def replace_weights(
         graphdef: of the network.
         tx: optimiser.
         sharding: of the state.
+        averaging: how an average follows the weights, if one does.
 
     Raises:
         CheckpointError: names keys that the network does not have, or that have another shape.
@@ -56,7 +59,7 @@ def replace_weights(
     params, stats = (_replaced(part, start.arrays) for part in (state.params, state.stats))
 
     def begin(params: nnx.State, stats: nnx.State) -> TrainState:
-        return init_state(nnx.merge(graphdef, params, stats), tx)
+        return init_state(nnx.merge(graphdef, params, stats), tx, averaging)
 
     begin = jax.jit(
         begin,

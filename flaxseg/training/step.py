@@ -10,9 +10,12 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from flaxseg.models import Output
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, split_batch
-from flaxseg.training.losses import NetworkLoss, segmentation_loss
+from flaxseg.training.accumulate import accumulate
+from flaxseg.training.averaging import Averaging, advance
+from flaxseg.training.losses import NetworkLoss, labelled_pixels, segmentation_loss
 
 
 @jax.tree_util.register_dataclass
@@ -25,12 +28,14 @@ class TrainState:
         params: the model's nnx.Param variables.
         stats: the model's nnx.BatchStat variables.
         opt_state: the optimiser's state.
+        average: averages of params and stats, as (params, stats); None if the run has none.
     """
 
     step: jax.Array
     params: nnx.State
     stats: nnx.State
     opt_state: optax.OptState
+    average: tuple[nnx.State, nnx.State] | None = None
 
 
 class StepMetrics(NamedTuple):
@@ -50,10 +55,14 @@ class StepMetrics(NamedTuple):
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]
 
 
-def init_state(model: nnx.Module, tx: optax.GradientTransformation) -> TrainState:
+def init_state(
+    model: nnx.Module, tx: optax.GradientTransformation, averaging: Averaging | None = None
+) -> TrainState:
     """The state before the first step, with the model's own variables in it."""
     _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, tx.init(params))
+    # Copies, as no buffer can be donated twice.
+    average = jax.tree.map(jnp.copy, (params, stats)) if averaging else None
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, tx.init(params), average)
 
 
 def make_train_step(
@@ -66,6 +75,9 @@ def make_train_step(
     aux_weights: Sequence[float] = (),
     gather: Callable[[nnx.State], nnx.State] | None = None,
     loss: NetworkLoss = segmentation_loss,
+    accumulate_parts: int = 1,
+    weigh: Callable[[Output, jax.Array], jax.Array] = labelled_pixels,
+    averaging: Averaging | None = None,
 ) -> Step:
     """Makes the pure step function `(state, image, label) -> (state, metrics)`.
 
@@ -81,25 +93,33 @@ def make_train_step(
         aux_weights: weight of each auxiliary head's loss; none switches the heads off.
         gather: makes the parameters whole where they are split over devices.
         loss: of the network's output, the labels and these weights.
+        accumulate_parts: into how many parts each batch is divided.
+        weigh: what the loss of a part is a mean over, of the output and the labels.
+        averaging: how the state's average follows the weights.
     """
 
-    def loss_of(params, stats, images, labels, key):
+    def loss_of(params, stats, image, labels, key):
         # Inside the gradient's trace only variables made there may change: hence the copy, and
         # the random streams made from the key here.
         params = gather(params) if gather else params
         model = nnx.merge(graphdef, params, stats, copy=True)
-        output = model(images, aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
-        return loss(output, labels, aux_weights), nnx.state(model, nnx.BatchStat)
+        output = model(preprocess(image), aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
+        value = loss(output, labels, aux_weights)
+        return value, (nnx.state(model, nnx.BatchStat), weigh(output, labels))
+
+    gradient = accumulate(jax.value_and_grad(loss_of, has_aux=True), accumulate_parts)
 
     def step(state: TrainState, image: jax.Array, label: jax.Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        gradient = jax.value_and_grad(loss_of, has_aux=True)
-        (value, stats), grads = gradient(state.params, state.stats, preprocess(image), label, key)
+        (value, (stats, _)), grads = gradient(state.params, state.stats, image, label, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         lr = jnp.asarray(schedule(state.step))
         metrics = StepMetrics(value, optax.tree.norm(grads), lr)
-        return TrainState(state.step + 1, params, stats, opt_state), metrics
+        done, average = state.step + 1, state.average
+        if averaging is not None:
+            average = advance(average, (params, stats), averaging.share(done))
+        return TrainState(done, params, stats, opt_state, average), metrics
 
     return step
 

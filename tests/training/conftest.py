@@ -54,6 +54,13 @@ def small_run():
 
 
 @pytest.fixture
+def tiny_run(small_run):
+    """The same with a network that compiles in a moment, and has a BatchNorm at its input."""
+    override = ("depth=1", "width=16", "num_heads=2", "mlp_dim=16", "dropout=0.0")
+    return functools.partial(small_run, model="vitseg", override=override, optimizer="sgd")
+
+
+@pytest.fixture
 def quiet():
     """A console that shows nothing and records it."""
     with open(os.devnull, "w") as nowhere:

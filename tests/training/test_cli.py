@@ -30,7 +30,8 @@ def test_flags_override_the_recipe_they_name():
     assert config == expected
 
 
-def test_every_field_is_a_flag():
+def test_every_field_is_a_flag(tmp_path):
+    (tmp_path / "c").write_text("")
     args = (
         "--on-bad-sample skip "
         "--model ccnet_r50 --data camvid --data-dir D --workdir W --limit 3 --epochs 2 --steps 9 "
@@ -42,6 +43,11 @@ def test_every_field_is_a_flag():
         "--keep-decoded 1.5 "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
+        "--nesterov --betas 0.8 0.9 --no-decay bias position --head-lr 10 "
+        "--layer-decay 0.9 --clip-grad 1 --accumulate 2 --min-lr 0.01 --schedule-epochs 3 "
+        "--schedule-by epoch --warmup exponential --warmup-steps 5 --warmup-ratio 0.1 "
+        "--after-warmup --milestones 1 2 --ema 0.9 --swa-start 1 --swa-every 2 --swa-lr 0.1 "
+        f"--no-compile-cache --cache-dir X --config {tmp_path / 'c'} "
         "--loss ohem=2 dice --aux-loss focal --aux-weight 0.3 --class-weights auto "
         "--label-smoothing 0.1 --loss-average all --ohem-threshold None --ohem-min-kept 9 "
         "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P "
@@ -85,7 +91,7 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --devices 2 --batch-size 3 --workdir {}", "which 2 devices cannot share equally"),
         ("train --devices 2 --fsdp 3 --workdir {}", "--fsdp is 3, of 2 devices it can be 1, 2"),
         ("train --process-id 1", "--process-id needs --coordinator and --num-processes too"),
-        ("fit", "unknown command 'fit': use one of train, data, predict, eval"),
+        ("fit", "unknown command 'fit': use one of train, data, predict, eval, recipes, groups"),
         ("predict {}/none photo.jpg", "is neither a model directory"),
         ("eval {}/none", "is neither a model directory"),
         ("predict", "PATH"),

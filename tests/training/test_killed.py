@@ -119,6 +119,23 @@ def test_killed_twice_and_damaged_ends_bit_equal(
         assert same[0].read_bytes() == same[1].read_bytes(), name
 
 
+@pytest.mark.usefixtures("compiled_once")
+def test_killed_amid_an_average_ends_bit_equal(tiny_run, tmp_path, quiet, process, last_snapshot):
+    fields = {"ema": 0.7, "accumulate": 2, "limit": 16, "eval_every": 3}
+    whole = tiny_run(workdir=str(tmp_path / "whole"), **fields)
+    killed = tiny_run(workdir=str(tmp_path / "killed"), **fields)
+    fit(whole, quiet)
+    assert process(killed, "step4", signal.SIGKILL).returncode == -signal.SIGKILL
+    ended = process(killed)
+    assert ended.returncode == 0, ended.stderr
+    assert "resuming" in ended.stdout
+    ours, theirs = last_snapshot(killed).state, last_snapshot(whole).state
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+    model = "model/model.safetensors"
+    assert (killed.directory / model).read_bytes() == (whole.directory / model).read_bytes()
+
+
 def test_sigterm_saves_and_exits_with_zero(small_run, tmp_path, process):
     # Without the checkpoint after each step only the signal can have saved this one.
     config = small_run(workdir=str(tmp_path), checkpoint_every=60.0, steps=6, limit=160)

@@ -5,17 +5,21 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flaxseg.data.statistics import Statistics
 from flaxseg.errors import ConfigError
 from flaxseg.labels import LabelSet
+from flaxseg.models import Output
 from flaxseg.training.losses.class_weights import class_weights
 from flaxseg.training.losses.combined import (
     HeadLoss,
     NetworkLoss,
     Term,
     combine,
+    labelled_pixels,
     segmentation_loss,
 )
 from flaxseg.training.losses.cross_entropy import cross_entropy
@@ -76,6 +80,20 @@ class Objective:
             segmentation_loss, main=main, aux=aux, align_corners=settings.loss_align_corners
         )
         return cls(loss, heads, weights, settings)
+
+    def weigh(self, output: Output, labels: jax.Array) -> jax.Array:
+        """What a mean over the pixels of a part of a batch divides by, float32: the part's weight.
+
+        Args:
+            output: of the network, whose main head has a score for each class.
+            labels: class ids or 255, (B, H, W).
+        """
+        if self.settings.loss_average == "all":
+            return jnp.asarray(labels.size, jnp.float32)
+        if self.class_weights is None:
+            return labelled_pixels(output, labels)
+        weights = jnp.asarray(self.class_weights, jnp.float32)
+        return jnp.sum(jnp.where(labels[..., None] == jnp.arange(len(weights)), weights, 0))
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that goes on from it, as JSON values.

@@ -28,6 +28,9 @@ class RunSettings:
     recipe: str = "default"
     """Named set of defaults for all the other fields; flags override it."""
 
+    config: str | None = None
+    """YAML file of settings, one a line, such as "lr: 0.01". Flags beat it, it beats the recipe."""
+
     init: str | None = None
     """Checkpoint to start from, in any layout that `python -m convert formats` lists: file, folder,
     hf:owner/name, or an encoder alone. None: random numbers."""
@@ -57,6 +60,12 @@ class RunSettings:
     """Fields of the model's own config as KEY=VALUE, dotted where nested, such as
     backbone.width=16 channels=64."""
 
+    compile_cache: bool = True
+    """Keep compiled programs on disk, so that the same program starts at once the next time."""
+
+    cache_dir: str | None = None
+    """Folder of the compiled programs. None: $FLAXSEG_CACHE/xla, or ~/.cache/flaxseg/xla."""
+
     max_steps: int | None = None
     """Stop after this optimiser step as if interrupted; the schedule does not change."""
 
@@ -73,5 +82,15 @@ class RunSettings:
         "max_steps": at_least(1),
     }
     FREE: ClassVar[frozenset[str]] = frozenset(
-        {"workdir", "data_dir", "recipe", "checkpoint_every", "max_steps", "log_samples"}
+        {
+            "workdir",
+            "data_dir",
+            "recipe",
+            "config",
+            "checkpoint_every",
+            "compile_cache",
+            "cache_dir",
+            "max_steps",
+            "log_samples",
+        }
     )

@@ -1,0 +1,54 @@
+"""Gradients of a batch that is too large for the device, part by part."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Gradient = Callable[..., tuple[tuple[jax.Array, tuple[Any, jax.Array]], Any]]
+"""(params, stats, image, label, key) -> ((loss, (stats, weight)), gradients)."""
+
+
+def accumulate(gradient: Gradient, parts: int) -> Gradient:
+    """A gradient function that divides its batch into parts and computes one after another.
+
+    Loss and gradients are the weighted mean of the parts', which is the whole batch's if the loss
+    is a mean over `weight` things, such as labelled pixels, and the network has no BatchNorm.
+    BatchNorm normalises over each part, and its running statistics move once for each.
+
+    Args:
+        gradient: of a batch; the weight that it returns is what its loss is a mean over.
+        parts: how many; it divides the batch. 1 gives the function itself.
+    """
+    if parts == 1:
+        return gradient
+
+    def accumulated(params, stats, image, label, key):
+        def add(carry, part):
+            stats, total = carry
+            number, image, label = part
+            part_key = jax.random.fold_in(key, number)
+            (loss, (stats, weight)), grads = gradient(params, stats, image, label, part_key)
+            total = jax.tree.map(lambda t, g: t + g * weight.astype(g.dtype), total, grads)
+            return (stats, total), (loss, weight)
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        split = (jnp.arange(parts), _split(image, parts), _split(label, parts))
+        (stats, total), (losses, weights) = jax.lax.scan(add, (stats, zeros), split)
+        weight = jnp.sum(weights)
+        count = jnp.where(weight > 0, weight, 1)  # without any labelled pixel all sums are 0
+        grads = jax.tree.map(lambda t: t / count.astype(t.dtype), total)
+        return (jnp.sum(losses * weights) / count, (stats, weight)), grads
+
+    return accumulated
+
+
+def _split(batch: jax.Array, parts: int) -> jax.Array:
+    """(B, ...) as (parts, B / parts, ...).
+
+    Each part takes every parts-th sample: so it is spread over the devices as the batch is, and no
+    sample has to move.
+    """
+    grouped = batch.reshape(batch.shape[0] // parts, parts, *batch.shape[1:])
+    return grouped.swapaxes(0, 1)
