@@ -17,6 +17,12 @@ from flaxseg.training.step import compile_step, init_state, make_train_step
 
 SCHEDULE = optax.constant_schedule(0.01)
 FAST_COMPILE = {"xla_backend_optimization_level": 0}
+TWO_STAGES = {
+    "backbone.blocks": (1, 1),
+    "backbone.strides": (1, 2),
+    "backbone.dilations": (1, 1),
+    "backbone.first_dilations": (1, 1),
+}
 AUX = {"aux_channels": 8, "aux_weights": (0.4,), "dropout": 0.5}
 
 
@@ -30,7 +36,7 @@ def batches(count, batch_size=8, size=24):
 
 def start(dtype=jnp.float32, schedule=SCHEDULE, **overrides):
     """The pure step of a tiny network, and its state before the first one."""
-    config = get_config("ccnet", num_classes=6, **OVERRIDES, **overrides)
+    config = get_config("ccnet", num_classes=6, **{**OVERRIDES, **overrides})
     tx = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-4)
     model = abstract_model(config, dtype=dtype, param_dtype=dtype)
     step = make_train_step(
@@ -62,7 +68,7 @@ def train(devices, steps, dtype):
     mesh = make_mesh(jax.devices()[:devices])
     # At a higher rate the training is chaotic: it enlarges float32's rounding beyond the bound on
     # some processors, and not on others.
-    step, state = start(dtype, optax.constant_schedule(0.001))
+    step, state = start(dtype, optax.constant_schedule(0.001), **TWO_STAGES)
     step, traces = counted(step)
     compiled = compile_step(step, mesh)
     state = jax.device_put(state, replicated(mesh))
