@@ -178,7 +178,7 @@ class Setup:
             graphdef=nnx.split(model, nnx.Param, nnx.BatchStat)[0],
             tx=configured_optimizer(config, schedule, model),
             schedule=schedule,
-            preprocess=Preprocess(),
+            preprocess=Preprocess(config.mean, config.std),
             objective=Objective.of(
                 config,
                 labels=datasets.train.labels,

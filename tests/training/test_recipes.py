@@ -65,7 +65,7 @@ PUBLISHED = [
         "data": "pets", "image_size": (128, 128), "batch_size": 64, "epochs": 50, "lr": 4e-4,
         "optimizer": "adam", "weight_decay": 0.0, "schedule": "step", "step_size": 12,
         "gamma": 0.8, "hflip": 0.5, "vflip": 0.0, "resize": "stretch", "jitter": 0.3,
-        "color": "contrast", "interpolation": "nearest",
+        "color": "contrast", "interpolation": "nearest", "mean": (0, 0, 0), "std": (1, 1, 1),
     }),
     ("segformer_b2", "ade20k", {
         **SEGFORMER, "batch_size": 16, "image_size": (512, 512), "base_size": (2048, 512),

@@ -8,6 +8,7 @@ of the same kind, with fewer steps.
 from flaxseg.training.recipes.published import ADE20K, CITYSCAPES
 from flaxseg.training.recipes.recipe import Recipe
 from flaxseg.training.recipes.tutorials import TUTORIALS
+from flaxseg.training.settings.data import IMAGENET
 
 
 def _camvid(name: str, recipe: Recipe) -> Recipe:
@@ -23,7 +24,8 @@ def _camvid(name: str, recipe: Recipe) -> Recipe:
 
 def _pets(recipe: Recipe) -> Recipe:
     ours = {"data": "pets", "image_size": (384, 384), "steps": 20_000, "eval_every": 5}
-    return recipe.but("derived from its recipe for ADE20K", base_size=None, **ours)
+    colours = {"mean": IMAGENET.mean, "std": IMAGENET.std}
+    return recipe.but("derived from its recipe for ADE20K", base_size=None, **colours, **ours)
 
 
 CAMVID = {name: _camvid(name, recipe) for name, recipe in CITYSCAPES.items()}

@@ -81,7 +81,9 @@ def _ade20k() -> dict[str, Recipe]:
     pup = naive.but(naive.source, lr=1e-3)
     segformer = Recipe("NVlabs and mmsegmentation", mmseg | _SEGFORMER | _size(512), _MIT)
     largest = segformer.but("NVlabs", image_size=(640, 640), base_size=(2560, 640))
-    bisenet = Recipe("CoinCheung", _ADE20K | _CROPS | _COINCHEUNG | _size(640, weight_decay=1e-4))
+    colours = {"mean": (0.4934, 0.4682, 0.4311), "std": (0.2568, 0.2551, 0.2743)}
+    ours = _COINCHEUNG | colours | _size(640, weight_decay=1e-4)
+    bisenet = Recipe("CoinCheung", _ADE20K | _CROPS | ours)
     return {
         "ccnet_r50": ccnet,
         "ccnet_r101": ccnet,
@@ -116,9 +118,10 @@ def _cityscapes() -> dict[str, Recipe]:
     long = {"steps": 160_000, "batch_size": 16, "eval_every": 80}
     warm = {"lr": 0.05, "warmup_steps": 1000, "warmup_ratio": 0.1}
     bisenet = Recipe("mmsegmentation", mmseg | _SGD | warm | long | _size(1024))
+    colours = {"mean": (0.3257, 0.3690, 0.3223), "std": (0.2112, 0.2148, 0.2115)}
     coincheung = Recipe(
         "CoinCheung",
-        plain | _COINCHEUNG | long | _size(512, 1024, steps=150_000, scale=(0.25, 2.0)),
+        plain | _COINCHEUNG | colours | long | _size(512, 1024, steps=150_000, scale=(0.25, 2.0)),
     )
     # The paper magnifies by 0.75 to 2, cuts out 1024 x 2048 and halves it.
     halved = {"steps": 150_000, "scale": (0.375, 1.0), "lr": 0.05, "min_lr": 0.0, "loss": ("ohem",)}

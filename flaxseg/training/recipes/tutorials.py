@@ -90,6 +90,9 @@ _PETS = Recipe(
         "jitter": 0.3,
         "color": "contrast",
         "interpolation": "nearest",
+        # The network's first layer normalises.
+        "mean": (0.0, 0.0, 0.0),
+        "std": (1.0, 1.0, 1.0),
         "batch_size": 64,
         "eval_batch_size": 21,
         "epochs": 50,

@@ -4,7 +4,10 @@ import dataclasses
 import math
 from typing import ClassVar, Literal
 
+from flaxseg.preprocess import Preprocess
 from flaxseg.training.settings.limits import PROBABILITY, SIZE, Limit, at_least
+
+IMAGENET = Preprocess()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,13 @@ class DataSettings:
     """How colours change: JITTER of all three, JITTER of contrast alone, or mmsegmentation's
     photometric distortion, whose strengths are fixed."""
 
+    mean: tuple[float, float, float] = IMAGENET.mean
+    """Mean of red, green and blue that is taken off every pixel, 0 to 1. Published encoders expect
+    their own, mostly ImageNet's."""
+
+    std: tuple[float, float, float] = IMAGENET.std
+    """Standard deviation by which they are then divided, likewise."""
+
     eval_size: tuple[int, int] | None = None
     """Height and width to which validation pictures are stretched, in pixels. None: their own."""
 
@@ -94,6 +104,7 @@ class DataSettings:
         "hflip": PROBABILITY,
         "vflip": PROBABILITY,
         "jitter": PROBABILITY,
+        "std": (lambda value: 0 < min(value) <= max(value) < math.inf, "three numbers above 0"),
         "eval_size": SIZE,
         "eval_batch_size": at_least(1),
         "loader_threads": at_least(1),
