@@ -31,6 +31,15 @@ def compiled_programs_go():
     jax.clear_caches()
 
 
+@pytest.fixture
+def unoptimized(monkeypatch):
+    """Compiles fast instead of fast code, here and in subprocesses."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory):
     """Folder of compiled programs, shared by all processes of the session."""

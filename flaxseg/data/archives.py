@@ -12,7 +12,7 @@ import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import IO
 
 from flaxseg.errors import DataError
@@ -96,11 +96,12 @@ class _Member:
     copy: Callable[[IO[bytes]], None]
 
 
-def _extract(
-    members: Iterator[_Member], archive: Archive, path: pathlib.Path, target: pathlib.Path
-) -> int:
+_Members = Generator[_Member, None, None]
+
+
+def _extract(members: _Members, archive: Archive, path: pathlib.Path, target: pathlib.Path) -> int:
     wanted, count = re.compile(archive.members), 0
-    with contextlib.closing(members):  # type: ignore[type-var]
+    with contextlib.closing(members):
         for member in members:
             parts = pathlib.PurePosixPath(member.name.replace("\\", "/"))
             if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", member.name):
@@ -119,7 +120,7 @@ def _extract(
     return count
 
 
-def _tar_members(path: pathlib.Path) -> Iterator[_Member]:
+def _tar_members(path: pathlib.Path) -> _Members:
     with tarfile.open(path, "r:*") as archive:
         for member in archive:
 
@@ -147,7 +148,7 @@ def _check_end(archive: tarfile.TarFile) -> None:
         pass
 
 
-def _zip_members(path: pathlib.Path) -> Iterator[_Member]:
+def _zip_members(path: pathlib.Path) -> _Members:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
 

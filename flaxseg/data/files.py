@@ -139,7 +139,7 @@ def is_rgb_mask(path: pathlib.Path) -> bool:
             return picture.mode in ("RGB", "RGBA")
     except DataError:
         raise
-    except Exception as error:
+    except Exception as error:  # as in _open: it depends on what is damaged
         raise _unreadable(path, error) from error
 
 

@@ -1,6 +1,3 @@
-import importlib.util
-from pathlib import Path
-
 import jax
 import pytest
 from jax.sharding import NamedSharding
@@ -9,7 +6,8 @@ from jax.sharding import PartitionSpec as P
 from flaxseg import models
 from flaxseg.sharding import FSDP, make_mesh
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "collectives.py"
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 PROGRAM = """\
 HloModule jit_step
@@ -33,14 +31,9 @@ backend_config={"known_trip_count":{"n":"7"}}
 """
 
 
-@pytest.fixture
-def benchmark():
-    spec = importlib.util.spec_from_file_location("collectives", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield module
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(scope="module")
+def benchmark(load_benchmark):
+    return load_benchmark("collectives")
 
 
 def test_reads_every_notation(benchmark):

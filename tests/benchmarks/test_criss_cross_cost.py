@@ -1,13 +1,5 @@
-import importlib.util
-from pathlib import Path
-
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "criss_cross_cost.py"
-
-
-def test_criss_cross_costs_at_most_a_fifth_of_full_attention():
-    spec = importlib.util.spec_from_file_location("criss_cross_cost", BENCHMARK)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+def test_criss_cross_costs_at_most_a_fifth_of_full_attention(load_benchmark):
+    benchmark = load_benchmark("criss_cross_cost")
     full = benchmark.flops(benchmark.non_local, 97, 97, 512)
     crossed = benchmark.flops(benchmark.criss_cross, 97, 97, 512)
     # Both by hand: projections, energies and mixing, two FLOPs a product. A count below that

@@ -1,32 +1,18 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
 from flaxseg.data.transforms.color import _Distortion
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def sides(load_benchmark):
+    return load_benchmark("loading_sides")
 
 
 @pytest.fixture(scope="module")
-def sides():
-    return load("loading_sides")
-
-
-@pytest.fixture(scope="module")
-def loading(sides):
-    return load("loading")
+def loading(sides, load_benchmark):
+    return load_benchmark("loading")
 
 
 @pytest.fixture
@@ -93,9 +79,9 @@ def test_our_side_delivers_batches(sides, camvid, normalize):
     assert image.dtype == (np.float32 if normalize else np.uint8)
 
 
-def test_the_device_computes_what_the_host_does(rng):
+def test_the_device_computes_what_the_host_does(load_benchmark, rng):
     """To within the roundings of OpenCV's 8-bit HSV."""
-    module = load("host_or_device")
+    module = load_benchmark("host_or_device")
     images = rng.integers(0, 256, (16, 8, 9, 3), np.uint8)
     draws = module.draws_of(len(images))
     values = [draw.ravel().tolist() for draw in draws]

@@ -1,22 +1,14 @@
-import importlib.util
-from pathlib import Path
-
 import jax
 import pytest
 
 from flaxseg.sharding import make_mesh
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "scaling_equality.py"
+pytestmark = pytest.mark.usefixtures("unoptimized")
 
 
-@pytest.fixture
-def benchmark():
-    spec = importlib.util.spec_from_file_location("scaling_equality", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield module
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(scope="module")
+def benchmark(load_benchmark):
+    return load_benchmark("scaling_equality")
 
 
 def test_every_mesh_of_eight_trains_like_one_device(benchmark):

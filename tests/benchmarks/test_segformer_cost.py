@@ -1,6 +1,3 @@
-import importlib.util
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -8,15 +5,10 @@ import pytest
 from convert.parity.runs import COMPILER_OPTIONS, random_state
 from flaxseg import models, native
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "segformer_cost.py"
-
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("segformer_cost", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_benchmark):
+    return load_benchmark("segformer_cost")
 
 
 @pytest.mark.parametrize(

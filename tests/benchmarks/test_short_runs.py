@@ -1,20 +1,12 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from flaxseg import models
 from flaxseg.training.config import parse_overrides
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "short_runs.py"
-
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("short_runs", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_benchmark):
+    return load_benchmark("short_runs")
 
 
 @pytest.mark.parametrize("name", models.list_models())

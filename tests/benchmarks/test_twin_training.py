@@ -1,14 +1,12 @@
 import csv
-import importlib.util
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from flaxseg.errors import ConfigError
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "twin_training.py"
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 TINY = (
     "--model vitseg --limit 16 --batch-size 4 --image-size 32 32 --eval-size 32 32 "
     "--resize stretch --steps 4 --devices 1 --override patch_size=8 width=16 depth=1 mlp_dim=32"
@@ -16,14 +14,10 @@ TINY = (
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    spec = importlib.util.spec_from_file_location("twin_training", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def benchmark(load_benchmark, monkeypatch):
+    module = load_benchmark("twin_training")
     monkeypatch.setattr(module, "SMOOTH", 2)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield module
-    jax.config.update("jax_disable_most_optimizations", False)
+    return module
 
 
 def test_both_frameworks_make_the_same_steps(benchmark, tmp_path, capsys):

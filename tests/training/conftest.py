@@ -3,7 +3,6 @@
 import functools
 import os
 
-import jax
 import pytest
 from rich.console import Console
 from small_training import FLAGS
@@ -16,12 +15,8 @@ from flaxseg.training.workdir import CHECKPOINTS
 
 
 @pytest.fixture(autouse=True)
-def unoptimized(monkeypatch):
-    """Compiles fast instead of fast code, here and in subprocesses: programs run for moments."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def all_unoptimized(unoptimized):
+    """Programs run for moments here, and in subprocesses."""
 
 
 @pytest.fixture

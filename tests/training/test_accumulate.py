@@ -25,7 +25,10 @@ class Pixels(nnx.Module):
     def __init__(self, norm=False):
         init = nnx.initializers.normal(0.5)
         keys = iter(jax.random.split(jax.random.key(0), 3))
-        draw = lambda *shape: nnx.Param(init(next(keys), shape, jnp.float64))  # noqa: E731
+
+        def draw(*shape):
+            return nnx.Param(init(next(keys), shape, jnp.float64))
+
         self.hidden, self.weight, self.aux = draw(3, 8), draw(8, CLASSES), draw(8, CLASSES)
         self.norm = BatchNorm(8, dtype=jnp.float64, param_dtype=jnp.float64) if norm else None
 

@@ -60,9 +60,8 @@ def test_average_is_evaluated_saved_and_resumed_bit_by_bit(
 def test_state_without_average_holds_none(tiny_run):
     plain, averaged = (Setup.of(tiny_run(ema=ema)).abstract_state() for ema in (None, 0.9))
     assert plain.average is None
-    count = lambda state: len(jax.tree.leaves(state))  # noqa: E731
-    weights = count(plain.params) + count(plain.stats)
-    assert count(averaged) == count(plain) + weights
+    weights = jax.tree.leaves((plain.params, plain.stats))
+    assert len(jax.tree.leaves(averaged)) == len(jax.tree.leaves(plain)) + len(weights)
 
 
 def test_checkpoint_without_average_is_not_taken_for_one(tiny_run, tmp_path):

@@ -57,12 +57,17 @@ def torch_average(path, make, due=lambda step: True):
 
 def test_ema_equals_torch(x64, path):
     utils = torch.optim.swa_utils
-    make = lambda m: utils.AveragedModel(m, multi_avg_fn=utils.get_ema_multi_avg_fn(0.97))  # noqa: E731
+
+    def make(model):
+        return utils.AveragedModel(model, multi_avg_fn=utils.get_ema_multi_avg_fn(0.97))
+
     np.testing.assert_allclose(averages(Ema(0.97), path)[-1], torch_average(path, make), rtol=1e-12)
 
 
 def test_swa_equals_torch(x64, path):
-    due = lambda step: step > 40 and step % 10 == 0  # noqa: E731
+    def due(step):
+        return step > 40 and step % 10 == 0
+
     expected = torch_average(path, torch.optim.swa_utils.AveragedModel, due)
     found = averages(Swa(start=40, every=10), path)
     np.testing.assert_allclose(found[-1], expected, rtol=1e-12)

@@ -111,7 +111,9 @@ def test_hundred_steps_with_groups_equal_torch(name, clip, x64):
         decay = settings.get("weight_decay", 0.0) * factors.decay
         return {"lr": 0.01 * factors.lr, "weight_decay": decay}
 
-    drop = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 30, 0.7)  # noqa: E731
+    def drop(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 30, 0.7)
+
     assert_close(ours(tx), theirs(make, groups, drop, clip), 1e-10)
 
 
@@ -120,7 +122,10 @@ def test_hundred_steps_in_float32_stay_with_torch_float64(name):
     """Torch's own float32 AdamW is further away, 4e-6."""
     settings, make = TORCH[name]
     tx = make_optimizer(name, 0.001, clip_grad=0.5, groups=lambda key: Factors(), **settings)
-    groups = lambda key: {"lr": 0.001, "weight_decay": settings["weight_decay"]}  # noqa: E731
+
+    def groups(key):
+        return {"lr": 0.001, "weight_decay": settings["weight_decay"]}
+
     assert_close(ours(tx, dtype=jnp.float32), theirs(make, groups, clip=0.5), 1e-6)
 
 
@@ -131,7 +136,10 @@ def gradient(params):
 def test_lars_equals_its_paper(x64):
     """You et al. 2017, algorithm 1; norms and biases are left to plain SGD, here a slow one."""
     adapted = match(make_rules((), no_decay=["layer_norm", "bias", "position"]))
-    groups = lambda key: adapted(key)._replace(lr=20.0 if adapted(key).decay else 1.0)  # noqa: E731
+
+    def groups(key):
+        return adapted(key)._replace(lr=20.0 if adapted(key).decay else 1.0)
+
     tx = make_optimizer("lars", 0.02, momentum=0.9, weight_decay=0.01, groups=groups)
     params = start()
     velocity = {name: np.zeros_like(value) for name, value in params.items()}

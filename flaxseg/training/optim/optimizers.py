@@ -110,5 +110,8 @@ def scale_by_learning_rate(
 def _adapt(coefficient: float, groups: GroupFn) -> optax.GradientTransformation:
     """Scales the update of each tensor that decays to the norm of the tensor."""
     ratio = optax.scale_by_trust_ratio(trust_coefficient=coefficient)
-    mask = lambda params: map_groups(lambda factors, _: bool(factors.decay), groups, params)  # noqa: E731
-    return optax.masked(ratio, mask)
+
+    def decays(params: Any) -> Any:
+        return map_groups(lambda factors, _: bool(factors.decay), groups, params)
+
+    return optax.masked(ratio, decays)
