@@ -166,6 +166,13 @@ class PredictArgs:
     """Longest side, in pixels, of photos that are not stretched; larger ones are shrunk before.
     None: no limit."""
 
+    window: tuple[int, int] | None = None
+    """Height and width of overlapping windows through which the network looks at a photo, in
+    pixels. None: as in the evaluations of the training run."""
+
+    stride: tuple[int, int] | None = None
+    """Rows and columns from one window to the next, in pixels. None: two thirds of the window."""
+
 
 def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
     """Segment photos: index mask, coloured mask and overlay of each."""
@@ -180,6 +187,8 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
         multiple=given.multiple,
         size=given.size,
         max_side=given.max_side,
+        window=given.window,
+        stride=given.stride,
         console=Console(),
     )
     print(f"{len(files)} files written to {given.out}")
@@ -214,21 +223,29 @@ class EvalArgs:
     eval_size: tuple[int, int] | None = None
     """Height and width to which pictures are stretched, in pixels."""
 
+    eval_base_size: tuple[int, int] | None = None
+    """Longer and shorter side within which pictures are fitted, in pixels."""
+
+    eval_multiple: int | None = None
+    """Sides are then stretched up to multiples of it, in pixels."""
+
+    eval_window: tuple[int, int] | None = None
+    """Height and width of the windows through which the network looks at pictures, in pixels."""
+
+    eval_stride: tuple[int, int] | None = None
+    """Rows and columns from one window to the next, in pixels."""
+
+    metrics: tuple[str, ...] | None = None
+    """Further scores: accuracy_of_all, micro_iou, micro_iou:CLASS, soft_iou."""
+
 
 def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
     """Score a trained network on a split of its data set."""
     given = _parse(EvalArgs, args, prog)
     from flaxseg.inference.files import evaluate_dir
 
-    evaluate_dir(
-        given.path,
-        split=given.split,
-        data=given.data,
-        data_dir=given.data_dir,
-        batch_size=given.batch_size,
-        eval_size=given.eval_size,
-        console=Console(),
-    )
+    options = dataclasses.asdict(given)
+    evaluate_dir(options.pop("path"), **options, console=Console())
 
 
 COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import numpy as np
@@ -109,7 +110,7 @@ class _Reader:
 def eval_loader(
     source: Source, transform: Transform, *, batch_size: int, num_threads: int | None = None
 ) -> "EvalLoader":
-    """Batches for evaluation: every example once, images of one size per batch.
+    """Batches for evaluation: every example once, images and label maps of one size per batch.
 
     Args:
         source: the examples.
@@ -143,12 +144,12 @@ class EvalLoader:
         self._num_threads = num_threads
 
     def __iter__(self) -> Iterator[Batch]:
-        waiting: dict[tuple[int, ...], list[tuple[int, Example]]] = collections.defaultdict(list)
+        waiting: dict[Any, list[tuple[int, Example]]] = collections.defaultdict(list)
         for index, example in self._examples():
-            same_size = waiting[example.label.shape]
-            same_size.append((index, example))
-            if len(same_size) == self.batch_size:
-                yield self._batch(waiting.pop(example.label.shape))
+            size = example.image.shape, example.label.shape
+            waiting[size].append((index, example))
+            if len(waiting[size]) == self.batch_size:
+                yield self._batch(waiting.pop(size))
             elif sum(map(len, waiting.values())) > _BATCHES_AHEAD * self.batch_size:
                 # Photos of ever new sizes must not pile up in memory.
                 fullest = max(waiting, key=lambda size: len(waiting[size]))

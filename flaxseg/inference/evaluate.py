@@ -2,20 +2,25 @@
 
 import collections
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg.data import Batch, pad_batch
 from flaxseg.errors import ConfigError, DataError
+from flaxseg.inference.logits import make_logits_fn
 from flaxseg.inference.metrics import Scores, confusion_matrix
-from flaxseg.inference.predict import image_logits
+from flaxseg.inference.more_metrics import SOFT_IOU, Totals, parse_metrics
+from flaxseg.inference.windows import Windows
 from flaxseg.labels import IGNORE, LabelSet
+from flaxseg.ops.soft_iou import soft_iou
 from flaxseg.preprocess import Preprocess
-from flaxseg.sharding import DATA, batch_axes, put_batch, replicated, whole
+from flaxseg.sharding import DATA, batch_axes, put_batch, replicated
 
 Evaluator = Callable[[nnx.State, nnx.State, Iterable[Batch]], Scores]
 """(params, stats, batches) -> scores."""
@@ -31,6 +36,8 @@ def evaluate(
     labels: LabelSet,
     preprocess: Preprocess,
     mesh: Mesh | None = None,
+    windows: Windows | None = None,
+    metrics: Sequence[str] = (),
 ) -> Scores:
     """Scores a model on all batches.
 
@@ -42,13 +49,16 @@ def evaluate(
         preprocess: how its images were normalised.
         mesh: devices to split every batch over, along the axes "data" and "fsdp" if there is one;
             None runs on one.
+        windows: where the network looks at a picture; None looks at it as a whole.
+        metrics: further scores, of `flaxseg.inference.more_metrics.METRICS`.
 
     Raises:
-        ConfigError: the model has another number of classes, or the mesh no axis "data".
+        ConfigError: the model has another number of classes, the mesh no axis "data", or a score
+            is unknown.
         DataError: there is no batch, or a label is outside the label set.
     """
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    run = make_evaluator(graphdef, labels, preprocess, mesh)
+    run = make_evaluator(graphdef, labels, preprocess, mesh, windows, metrics)
     if mesh is not None:
         params, stats = jax.device_put((params, stats), replicated(mesh))
     return run(params, stats, batches)
@@ -59,6 +69,8 @@ def make_evaluator(
     labels: LabelSet,
     preprocess: Preprocess,
     mesh: Mesh | None = None,
+    windows: Windows | None = None,
+    metrics: Sequence[str] = (),
 ) -> Evaluator:
     """A compiled evaluation, for a training loop whose weights change between calls.
 
@@ -69,31 +81,58 @@ def make_evaluator(
         mesh: devices to split every batch over, along the axes "data" and "fsdp" if there is one;
             the weights must lie on the same mesh, whole or split. With several processes every one
             is to give the same batches. None runs where the weights are.
+        windows: where the network looks at a picture; None looks at it as a whole.
+        metrics: further scores, of `flaxseg.inference.more_metrics.METRICS`.
 
     Returns:
         A function of the two other parts of the split and of batches. It compiles once for each
         shape of a batch, however often it is called.
 
     Raises:
-        ConfigError: the mesh has no axis "data".
+        ConfigError: the mesh has no axis "data", or a score is unknown.
     """
     place = _placement(mesh)
+    wanted = parse_metrics(metrics, labels)
 
-    def count(params: nnx.State, stats: nnx.State, batch: Batch) -> jax.Array:
-        model = nnx.merge(graphdef, *whole((params, stats), mesh))
-        size = batch.label.shape[1:3]
-        logits = image_logits(model, labels, preprocess, batch.image, size)
+    def count(logits: jax.Array, label: jax.Array, weight: jax.Array) -> _Counts:
         prediction = logits.argmax(axis=-1)
-        return confusion_matrix(prediction, batch.label, labels.num_classes, batch.weight)
+        matrix = confusion_matrix(prediction, label, labels.num_classes, weight)
+        soft = _soft_iou(logits, label, weight) if SOFT_IOU in wanted else None
+        return _Counts(matrix, soft)
 
-    everywhere = None if mesh is None else replicated(mesh)
-    count = jax.jit(count, out_shardings=everywhere)
+    compiled = make_logits_fn(graphdef, labels, preprocess, count, mesh=mesh, windows=windows)
 
     def run(params: nnx.State, stats: nnx.State, batches: Iterable[Batch]) -> Scores:
-        checked = (_checked(batch, labels) for batch in batches)
-        return Scores.from_matrix(_total(count(params, stats, place(b)) for b in checked))
+        pixels = 0
+
+        def counted() -> Iterator[_Counts]:
+            nonlocal pixels
+            for batch in batches:
+                there = _checked(batch, labels)
+                pixels += int((np.asarray(there.weight) > 0).sum()) * there.label[0].size
+                on_device, size = place(there), batch.label.shape[1:3]
+                rest = on_device.label, on_device.weight
+                yield compiled(params, stats, on_device.image, size, *rest)
+
+        matrix, soft = _total(counted())
+        totals = Totals(matrix, pixels, *soft)
+        more = {name: metric(totals) for name, metric in wanted.items()}
+        return Scores.from_matrix(matrix, more)
 
     return run
+
+
+class _Counts(NamedTuple):
+    """Of a batch: its confusion matrix (K, K), and the sum and number of soft IoUs (2,), if any."""
+
+    matrix: jax.Array
+    soft_iou: jax.Array | None
+
+
+def _soft_iou(logits: jax.Array, label: jax.Array, weight: jax.Array) -> jax.Array:
+    values, labelled = soft_iou(logits, label)
+    counts = labelled & (weight > 0)
+    return jnp.stack([jnp.sum(jnp.where(counts, values, 0)), jnp.sum(counts.astype(values.dtype))])
 
 
 def _placement(mesh: Mesh | None) -> Callable[[Batch], Batch]:
@@ -125,21 +164,27 @@ def _checked(batch: Batch, labels: LabelSet) -> Batch:
     return batch
 
 
-def _total(counts: Iterator[jax.Array]) -> np.ndarray:
-    """Sums the matrices in 64 bits, waiting only for those a few batches back."""
-    pending: collections.deque[jax.Array] = collections.deque()
-    total: np.ndarray | None = None
-    for matrix in counts:
-        pending.append(matrix)
+def _total(counts: Iterator[_Counts]) -> tuple[np.ndarray, tuple[float, int]]:
+    """Sums in 64 bits, waiting only for the batches a few back."""
+    pending: collections.deque[_Counts] = collections.deque()
+    total: Any = None
+    for count in counts:
+        pending.append(count)
         if len(pending) > _BATCHES_IN_FLIGHT:
             total = _add(total, pending.popleft())
-    for matrix in pending:
-        total = _add(total, matrix)
+    for count in pending:
+        total = _add(total, count)
     if total is None:
         raise DataError("there is no batch to evaluate: the data set is empty")
-    return total
+    matrix, soft = total
+    return matrix, (0.0, 0) if soft is None else (float(soft[0]), int(soft[1]))
 
 
-def _add(total: np.ndarray | None, matrix: jax.Array) -> np.ndarray:
-    counts = np.asarray(matrix).astype(np.int64)
-    return counts if total is None else total + counts
+def _add(total: Any, count: _Counts) -> Any:
+    here = jax.tree.map(_in_64_bits, count)
+    return here if total is None else jax.tree.map(np.add, total, here)
+
+
+def _in_64_bits(array: jax.Array) -> np.ndarray:
+    values = np.asarray(array)
+    return values.astype(np.int64 if values.dtype.kind in "iu" else np.float64)

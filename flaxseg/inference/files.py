@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from flaxseg.inference.images import read_image, write_image, write_mask
 from flaxseg.inference.metrics import Scores, scores_table
 from flaxseg.inference.overlay import colorize, overlay, with_legend
 from flaxseg.inference.predict import Predictor, inner_size
+from flaxseg.inference.windows import Windows, make_windows
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
 
@@ -72,6 +73,8 @@ def predict_files(
     multiple: int = 32,
     size: tuple[int, int] | None = None,
     max_side: int | None = 2048,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
     console: Console | None = None,
 ) -> list[Path]:
     """Segments photos and writes three pictures for each, at the photo's own size.
@@ -91,6 +94,9 @@ def predict_files(
             None: as the validation pictures of the training run, if `model_dir` is one.
         max_side: longest side in pixels of a photo that is not stretched; a larger one is shrunk.
             None has no limit.
+        window: height and width in pixels of the windows through which the network looks at a
+            photo. None: as in the evaluations of the training run, if `model_dir` is one.
+        stride: rows and columns from one window to the next; None: two thirds of the window.
         console: where to show the progress and what is shrunk; None is silent.
 
     Returns:
@@ -98,27 +104,62 @@ def predict_files(
 
     Raises:
         CheckpointError: there is no such model.
-        ConfigError: `alpha`, `multiple`, `size` or `max_side` does not fit.
+        ConfigError: `alpha`, `multiple`, `size`, `max_side`, `window` or `stride` does not fit.
         DataError: no photo is given, one cannot be read, or `out` cannot be written to. All
             photos are read before the first file is written.
     """
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha is {alpha}, it must be from 0 to 1")
     loaded = native.load_with_meta(resolve_model_dir(model_dir))
-    predictor = Predictor(loaded.model, loaded.labels, loaded.preprocess, multiple=multiple)
-    size = size or _settings(Path(model_dir)).get("eval_size")
+    settings = _settings(Path(model_dir))
+    predictor = Predictor(
+        loaded.model,
+        loaded.labels,
+        loaded.preprocess,
+        multiple=multiple,
+        windows=_windows(settings, window, stride),
+    )
+    seen_size = _sizes_of(settings, size)
     paths = list({os.path.abspath(path): Path(path) for path in images}.values())
     targets = _targets(paths, Path(out))
     shapes = gather(lambda path: read_image(path).shape, paths, "images")
     for path, shape in zip(paths, shapes, strict=True):
-        _check_size(path, shape[:2], size, max_side, console)
+        _check_size(path, shape[:2], seen_size(shape[:2]), max_side, console)
     _make_folder(Path(out))
     pairs = list(zip(paths, targets, strict=True))
     for path, files in _tracked(pairs, "predicting", console):
         image = read_image(path)
-        label = predictor.labels(image, size=size, max_side=max_side)
+        own = (image.shape[0], image.shape[1])
+        label = predictor.labels(image, size=seen_size(own), max_side=max_side)
         _write(image, label, loaded.labels, alpha, files)
     return [file for files in targets for file in files]
+
+
+def _sizes_of(
+    settings: dict[str, Any], size: tuple[int, int] | None
+) -> Callable[[tuple[int, int]], tuple[int, int] | None]:
+    """From a photo's size to the one that is asked for, or at which the run saw such pictures."""
+    transform = _eval_transform(settings)
+    if size is not None or transform == EvalTransform(interpolation=transform.interpolation):
+        return lambda own: size
+    return transform.seen_size
+
+
+def _eval_transform(settings: dict[str, Any]) -> EvalTransform:
+    """What the validation pictures of a training run went through."""
+    return EvalTransform(
+        settings.get("eval_size"),
+        settings.get("interpolation", "bilinear"),
+        settings.get("eval_base_size"),
+        settings.get("eval_multiple", 1),
+    )
+
+
+def _windows(settings: dict[str, Any], window: Any = None, stride: Any = None) -> Windows | None:
+    """The windows that are asked for, or those of the training run."""
+    if window is None:
+        window, stride = settings.get("eval_window"), stride or settings.get("eval_stride")
+    return make_windows(window, stride)
 
 
 def _check_size(
@@ -205,6 +246,11 @@ def evaluate_dir(
     data_dir: str | None = None,
     batch_size: int | None = None,
     eval_size: tuple[int, int] | None = None,
+    eval_base_size: tuple[int, int] | None = None,
+    eval_multiple: int | None = None,
+    eval_window: tuple[int, int] | None = None,
+    eval_stride: tuple[int, int] | None = None,
+    metrics: Sequence[str] | None = None,
     console: Console | None = None,
 ) -> Scores:
     """Scores a trained model on one split of a data set and prints the table of its classes.
@@ -219,6 +265,11 @@ def evaluate_dir(
         data_dir: its folder.
         batch_size: images per step; 8 without a training run.
         eval_size: height and width in pixels to stretch to; without a training run, their own.
+        eval_base_size: longer and shorter side within which pictures are fitted.
+        eval_multiple: sides are then stretched up to multiples of it.
+        eval_window: height and width of the windows through which the network looks at a picture.
+        eval_stride: rows and columns from one window to the next.
+        metrics: further scores, see `flaxseg.inference.more_metrics`.
         console: where the table goes; None prints nothing.
 
     Returns:
@@ -226,7 +277,8 @@ def evaluate_dir(
 
     Raises:
         CheckpointError: there is no such model.
-        ConfigError: no data set is named, or it has other classes than the model.
+        ConfigError: no data set is named, it has other classes than the model, or sizes, windows or
+            metrics do not fit.
         DataError: the data set is missing or its labels do not fit.
     """
     directory = resolve_model_dir(path)
@@ -236,6 +288,15 @@ def evaluate_dir(
         settings = {"data": data}
     if "data" not in settings:
         raise ConfigError(f"{path} does not say on which data it was trained: give --data NAME")
+    settings = _viewed(
+        settings,
+        eval_size=eval_size,
+        eval_base_size=eval_base_size,
+        eval_multiple=eval_multiple,
+        eval_window=eval_window,
+        eval_stride=eval_stride,
+        metrics=metrics,
+    )
     as_trained = ("data_dir", "image_size", "limit")
     options: dict[str, Any] = {key: settings.get(key) for key in as_trained}
     options["on_bad_sample"] = settings.get("on_bad_sample", "error")
@@ -243,15 +304,39 @@ def evaluate_dir(
     source = open_run_source(settings["data"], split, **options)
     _check_classes(loaded.labels, source)
     check_labels(source)
-    transform = EvalTransform(eval_size or settings.get("eval_size"))
     usual = settings.get("eval_batch_size", settings.get("batch_size", _BATCH_SIZE))
     size: int = usual if batch_size is None else batch_size
-    batches = eval_loader(source, transform, batch_size=size)
-    batches = _tracked(batches, "evaluating", console)
-    scores = evaluate(loaded.model, batches, labels=loaded.labels, preprocess=loaded.preprocess)
+    batches = eval_loader(source, _eval_transform(settings), batch_size=size)
+    scores = evaluate(
+        loaded.model,
+        _tracked(batches, "evaluating", console),
+        labels=loaded.labels,
+        preprocess=loaded.preprocess,
+        windows=_windows(settings),
+        metrics=settings.get("metrics", ()),
+    )
     if console is not None:
         console.print(scores_table(scores, loaded.labels))
     return scores
+
+
+def _viewed(settings: dict[str, Any], **given: Any) -> dict[str, Any]:
+    """The settings of a training run, with what was given in their place.
+
+    Who names one size wants none of the others, and who names windows not the run's strides.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    dropped = set().union(*(_TOGETHER.get(name, ()) for name in given))
+    return {name: value for name, value in settings.items() if name not in dropped} | given
+
+
+_TOGETHER = {
+    "eval_size": ("eval_base_size", "eval_multiple", "eval_window", "eval_stride"),
+    "eval_base_size": ("eval_size", "eval_multiple"),
+    "eval_multiple": ("eval_size",),
+    "eval_window": ("eval_stride",),
+}
+"""Settings of evaluation that another one replaces."""
 
 
 def _settings(path: Path) -> dict[str, Any]:

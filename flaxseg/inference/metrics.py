@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -108,6 +109,7 @@ class Scores:
         miou: mean of `iou` over the classes that have one; nan without any.
         mean_accuracy: mean of `accuracy` over the classes that have one; nan without any.
         pixel_accuracy: share of all counted pixels found; nan without pixels.
+        more: further scores by name, see `flaxseg.inference.more_metrics`.
     """
 
     matrix: np.ndarray
@@ -117,10 +119,15 @@ class Scores:
     miou: float
     mean_accuracy: float
     pixel_accuracy: float
+    more: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def from_matrix(cls, matrix: np.ndarray) -> "Scores":
+    def from_matrix(cls, matrix: np.ndarray, more: Mapping[str, float] | None = None) -> "Scores":
         """The scores of a (K, K) integer confusion matrix, rows the true class.
+
+        Args:
+            matrix: the counts.
+            more: further scores by name.
 
         Raises:
             ConfigError: the matrix is not square, or does not hold whole numbers.
@@ -137,6 +144,7 @@ class Scores:
             miou=_mean(iou),
             mean_accuracy=_mean(accuracy),
             pixel_accuracy=float(_ratio(hits.sum(), truth.sum())),
+            more=dict(more or {}),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,6 +157,7 @@ class Scores:
             "accuracy": [_json_number(v) for v in self.accuracy],
             "frequency": [_json_number(v) for v in self.frequency],
             "pixels": int(self.matrix.sum()),
+            **{name: _json_number(value) for name, value in self.more.items()},
         }
 
 
@@ -186,7 +195,7 @@ def scores_table(scores: Scores, labels: LabelSet) -> Table:
 
     Returns:
         A table with one row per class, a row with the means over the classes (mIoU, mean
-        accuracy) and one with the pixel accuracy.
+        accuracy), one with the pixel accuracy, and one for each further score.
 
     Raises:
         ConfigError: the label set has another number of classes.
@@ -206,6 +215,10 @@ def scores_table(scores: Scores, labels: LabelSet) -> Table:
     table.add_section()
     table.add_row("mean", _percent(scores.miou), _percent(scores.mean_accuracy), "")
     table.add_row("all pixels", "", _percent(scores.pixel_accuracy), "")
+    for name, value in scores.more.items():
+        # An accuracy stands below accuracies, and an intersection over union below its like.
+        column = 1 if "accuracy" in name else 0
+        table.add_row(name, *(_percent(value) if i == column else "" for i in range(3)))
     return table
 
 

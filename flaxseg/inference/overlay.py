@@ -65,6 +65,11 @@ def overlay(
     return np.where((label == IGNORE)[..., None], image, blend)
 
 
+def stretched(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture (H, W, 3) uint8 at another height and width, such as those of its label map."""
+    return image if image.shape[:2] == size else cv2.resize(image, size[::-1])
+
+
 def with_legend(picture: np.ndarray, label: np.ndarray, labels: LabelSet) -> np.ndarray:
     """A picture, pixel for pixel, with the names and colours of the classes that occur below it.
 

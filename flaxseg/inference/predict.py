@@ -10,63 +10,22 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg.errors import ConfigError, DataError
+from flaxseg.inference.logits import make_logits_fn
+from flaxseg.inference.windows import Windows
 from flaxseg.labels import LabelSet
-from flaxseg.models import Config, Model, eval_view
-from flaxseg.ops import resize_bilinear
+from flaxseg.models import Model
 from flaxseg.preprocess import Preprocess
-from flaxseg.sharding import replicated, whole
 
-LabelFn = Callable[[nnx.State, nnx.State, jax.Array | np.ndarray], jax.Array]
-"""(params, stats, images (B, H, W, 3)) -> label maps (B, H, W) uint8."""
-
-
-def image_logits(
-    model: Model,
-    labels: LabelSet,
-    preprocess: Preprocess,
-    images: jax.Array | np.ndarray,
-    size: tuple[int, int] | None = None,
-) -> jax.Array:
-    """What the model says about every pixel, in eval mode; to be called inside `jax.jit`.
-
-    Images of a size that the model does not take are stretched to one that it does.
-
-    Args:
-        model: a segmenter of this library, in train or eval mode.
-        labels: the classes the model knows.
-        preprocess: how its images were normalised.
-        images: (B, H, W, 3), 0 to 255.
-        size: (H', W') of the result, the size of the images when it is None.
-
-    Returns:
-        (B, H', W', K) logits.
-
-    Raises:
-        ConfigError: the model has another number of classes than `labels`.
-    """
-    images = jnp.asarray(images)
-    fitting = fitting_size(model.config, (images.shape[1], images.shape[2]))
-    inputs = resize_bilinear(preprocess(images), fitting)
-    logits = eval_view(model)(inputs).logits
-    if logits.shape[-1] != labels.num_classes:
-        raise ConfigError(
-            f"the model predicts {logits.shape[-1]} classes, label set {labels.name!r} has "
-            f"{labels.num_classes}: give the label set that the model was trained with"
-        )
-    height, width = size or images.shape[1:3]
-    return resize_bilinear(logits, (height, width), align_corners=False)
-
-
-def fitting_size(config: Config, size: tuple[int, int]) -> tuple[int, int]:
-    """The height and width nearest above `size` that a network takes, or the only one."""
-    if config.fixed_size is not None:
-        return config.fixed_size
-    divisor = config.size_divisor
-    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+LabelFn = Callable[..., jax.Array]
+"""(params, stats, images (B, H, W, 3), size=None) -> label maps (B, H, W) uint8."""
 
 
 def make_label_fn(
-    graphdef: nnx.GraphDef, labels: LabelSet, preprocess: Preprocess, mesh: Mesh | None = None
+    graphdef: nnx.GraphDef,
+    labels: LabelSet,
+    preprocess: Preprocess,
+    mesh: Mesh | None = None,
+    windows: Windows | None = None,
 ) -> LabelFn:
     """A compiled (params, stats, images) -> label maps, for weights that change between calls.
 
@@ -76,17 +35,28 @@ def make_label_fn(
         preprocess: how its images were normalised.
         mesh: devices on which the weights lie, whole or split, and of which each computes the same;
             None runs where the weights are.
+        windows: where the network looks at a picture; None looks at it as a whole.
 
     Returns:
-        A function of the two other parts of the split and of images, (B, H, W, 3) uint8. It
-        returns (B, H, W) uint8 and compiles once for each shape of the images.
+        A function of the two other parts of the split, of images (B, H, W, 3) uint8, and of the
+        size (H', W') of the maps, which is that of the images when it is None. It returns
+        (B, H', W') uint8 and compiles once for each shape of the images or windows.
     """
 
-    def label_fn(params: nnx.State, stats: nnx.State, images: jax.Array | np.ndarray) -> jax.Array:
-        model = nnx.merge(graphdef, *whole((params, stats), mesh))
-        return image_logits(model, labels, preprocess, images).argmax(axis=-1).astype(jnp.uint8)
+    def classes(logits: jax.Array) -> jax.Array:
+        return logits.argmax(axis=-1).astype(jnp.uint8)
 
-    return jax.jit(label_fn, out_shardings=None if mesh is None else replicated(mesh))
+    run = make_logits_fn(graphdef, labels, preprocess, classes, mesh=mesh, windows=windows)
+
+    def label_fn(
+        params: nnx.State,
+        stats: nnx.State,
+        images: jax.Array | np.ndarray,
+        size: tuple[int, int] | None = None,
+    ) -> jax.Array:
+        return run(params, stats, images, size or images.shape[1:3])
+
+    return label_fn
 
 
 class Predictor:
@@ -102,7 +72,13 @@ class Predictor:
     """
 
     def __init__(
-        self, model: Model, labels: LabelSet, preprocess: Preprocess, *, multiple: int = 32
+        self,
+        model: Model,
+        labels: LabelSet,
+        preprocess: Preprocess,
+        *,
+        multiple: int = 32,
+        windows: Windows | None = None,
     ):
         """Takes the weights of a model as they are now.
 
@@ -112,7 +88,9 @@ class Predictor:
             preprocess: how its images were normalised.
             multiple: pixels to which height and width are rounded up. With 1 nothing is padded,
                 the result equals the evaluation's, and every size compiles anew. Without effect
-                for a network that takes one size only: photos are stretched to that.
+                with windows, and for a network that takes one size only: photos are stretched to
+                that.
+            windows: where the network looks at a photo; None looks at it as a whole.
 
         Raises:
             ConfigError: `multiple` is not a whole number from 1 on.
@@ -120,19 +98,14 @@ class Predictor:
         if not isinstance(multiple, int) or multiple < 1:
             raise ConfigError(f"multiple is {multiple!r}, it must be a whole number from 1 on")
         self.label_set = labels
-        self._fixed_size = model.config.fixed_size
-        self.multiple = multiple if self._fixed_size is None else 1
+        # Windows are stretched one by one, and are of one size without any padding.
+        self._fixed_size = None if windows else model.config.fixed_size
+        self.multiple = 1 if windows or self._fixed_size else multiple
         graphdef, self._params, self._stats = nnx.split(model, nnx.Param, nnx.BatchStat)
         self._padding = np.round(255 * np.asarray(preprocess.mean)).astype(np.uint8)
-        self._label_fn = make_label_fn(graphdef, labels, preprocess)
-
-        @jax.jit
-        def logits_fn(
-            params: nnx.State, stats: nnx.State, images: jax.Array | np.ndarray
-        ) -> jax.Array:
-            return image_logits(nnx.merge(graphdef, params, stats), labels, preprocess, images)
-
-        self._logits_fn = logits_fn
+        self._label_fn = make_label_fn(graphdef, labels, preprocess, windows=windows)
+        logits_fn = make_logits_fn(graphdef, labels, preprocess, lambda x: x, windows=windows)
+        self._logits_fn = lambda p, s, images: logits_fn(p, s, images, images.shape[1:3])
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """The logits of an RGB image, (H, W, 3) uint8, as (H, W, K) float32.

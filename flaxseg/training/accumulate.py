@@ -1,24 +1,37 @@
 """Gradients of a batch that is too large for the device, part by part."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-Gradient = Callable[..., tuple[tuple[jax.Array, tuple[Any, jax.Array]], Any]]
-"""(params, stats, image, label, key) -> ((loss, (stats, weight)), gradients)."""
+
+class Seen(NamedTuple):
+    """What a loss was computed from, as sums that add up over the parts of a batch.
+
+    Attributes:
+        weight: of what the loss is a mean over, such as labelled pixels.
+        hits: number of pixels predicted right; None where not asked for.
+    """
+
+    weight: jax.Array
+    hits: jax.Array | None = None
+
+
+Gradient = Callable[..., tuple[tuple[jax.Array, tuple[Any, Seen]], Any]]
+"""(params, stats, image, label, key) -> ((loss, (stats, seen)), gradients)."""
 
 
 def accumulate(gradient: Gradient, parts: int) -> Gradient:
     """A gradient function that divides its batch into parts and computes one after another.
 
     Loss and gradients are the weighted mean of the parts', which is the whole batch's if the loss
-    is a mean over `weight` things, such as labelled pixels, and the network has no BatchNorm.
+    is a mean over `Seen.weight` things and the network has no BatchNorm.
     BatchNorm normalises over each part, and its running statistics move once for each.
 
     Args:
-        gradient: of a batch; the weight that it returns is what its loss is a mean over.
+        gradient: of a batch.
         parts: how many; it divides the batch. 1 gives the function itself.
     """
     if parts == 1:
@@ -29,17 +42,18 @@ def accumulate(gradient: Gradient, parts: int) -> Gradient:
             stats, total = carry
             number, image, label = part
             part_key = jax.random.fold_in(key, number)
-            (loss, (stats, weight)), grads = gradient(params, stats, image, label, part_key)
-            total = jax.tree.map(lambda t, g: t + g * weight.astype(g.dtype), total, grads)
-            return (stats, total), (loss, weight)
+            (loss, (stats, seen)), grads = gradient(params, stats, image, label, part_key)
+            total = jax.tree.map(lambda t, g: t + g * seen.weight.astype(g.dtype), total, grads)
+            return (stats, total), (loss, seen)
 
         zeros = jax.tree.map(jnp.zeros_like, params)
         split = (jnp.arange(parts), _split(image, parts), _split(label, parts))
-        (stats, total), (losses, weights) = jax.lax.scan(add, (stats, zeros), split)
-        weight = jnp.sum(weights)
-        count = jnp.where(weight > 0, weight, 1)  # without any labelled pixel all sums are 0
+        (stats, total), (losses, parts_seen) = jax.lax.scan(add, (stats, zeros), split)
+        seen = jax.tree.map(jnp.sum, parts_seen)
+        # Without any labelled pixel all sums are 0.
+        count = jnp.where(seen.weight > 0, seen.weight, 1)
         grads = jax.tree.map(lambda t: t / count.astype(t.dtype), total)
-        return (jnp.sum(losses * weights) / count, (stats, weight)), grads
+        return (jnp.sum(losses * parts_seen.weight) / count, (stats, seen)), grads
 
     return accumulated
 

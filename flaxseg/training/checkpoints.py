@@ -23,11 +23,13 @@ class History:
         best_miou: best score so far, None before the first evaluation.
         best_step: number of updates at which it was measured.
         losses: of the steps since the last row of metrics.csv.
+        accuracies: of the same steps, if they are logged.
     """
 
     best_miou: float | None = None
     best_step: int | None = None
     losses: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
 
 
 class Snapshot(NamedTuple):

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from flaxseg.errors import ConfigError, did_you_mean
+from flaxseg.inference.more_metrics import parse_metrics
 from flaxseg.training.settings.averaging import AveragingSettings
 from flaxseg.training.settings.data import DataSettings
 from flaxseg.training.settings.devices import DeviceSettings
+from flaxseg.training.settings.evaluation import EvaluationSettings
 from flaxseg.training.settings.limits import Limit
 from flaxseg.training.settings.logging import LoggingSettings
 from flaxseg.training.settings.loss import LossSettings, check_loss
@@ -26,6 +28,7 @@ GROUPS = (
     OptimizerSettings,
     ScheduleSettings,
     AveragingSettings,
+    EvaluationSettings,
     LoggingSettings,
     DeviceSettings,
 )
@@ -36,6 +39,7 @@ GROUPS = (
 class TrainConfig(
     DeviceSettings,
     LoggingSettings,
+    EvaluationSettings,
     AveragingSettings,
     ScheduleSettings,
     OptimizerSettings,
@@ -69,6 +73,7 @@ class TrainConfig(
                 raise ConfigError(f"{flag(name)} is {show(value)}, it must be {words}")
         parse_overrides(self.override)
         check_loss(self)
+        parse_metrics(self.metrics)
         return self
 
     def to_json(self) -> dict[str, Any]:

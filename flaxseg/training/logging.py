@@ -10,6 +10,7 @@ from typing import Any
 
 from flaxseg.files import replace_text
 from flaxseg.inference.metrics import Scores
+from flaxseg.training.config import TrainConfig
 from flaxseg.training.confusion import draw_confusion
 from flaxseg.training.curves import draw_curves
 from flaxseg.training.json_lines import JsonLines
@@ -24,6 +25,7 @@ from flaxseg.training.workdir import (
 )
 
 TRAIN_COLUMNS = ("loss", "grad_norm", "lr")
+TRAIN_ACCURACY = "train_accuracy"
 SCORE_COLUMNS = ("miou", "pixel_accuracy", "mean_accuracy")
 
 
@@ -34,16 +36,17 @@ class MetricsFile:
     resumed leaves the same bytes as one that was not.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str], step: int):
+    def __init__(self, path: Path, classes: Sequence[str], step: int, more: Sequence[str] = ()):
         """Opens the file and drops the rows that the run is about to write again.
 
         Args:
             path: file to append to; it is made if it does not exist.
             classes: class names, one column of IoU each.
             step: number of updates at which the run starts.
+            more: columns beside the usual ones.
         """
         self.path = path
-        self.columns = ["step", "epoch", *TRAIN_COLUMNS, *SCORE_COLUMNS]
+        self.columns = ["step", "epoch", *TRAIN_COLUMNS, *SCORE_COLUMNS, *more]
         self.columns += [f"iou/{name}" for name in classes]
         kept = [row for row in read_rows(path) if _is_before(row, step)] if path.exists() else []
         replace_text(path, self._text(kept, header=True))
@@ -75,6 +78,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return [row for row in rows if (row.get("step") or "").isdecimal()]
 
 
+def more_columns(config: TrainConfig) -> list[str]:
+    """The columns of metrics.csv that a run has asked for."""
+    return [TRAIN_ACCURACY] * config.train_accuracy + list(config.metrics)
+
+
 def _is_before(row: dict[str, str], step: int) -> bool:
     """A run that starts at `step` evaluates it again, but does not train it again."""
     return int(row["step"]) < step or (int(row["step"]) == step and bool(row.get("loss")))
@@ -92,6 +100,8 @@ class RunLog:
         total_steps: int,
         start: int = 0,
         losses: Sequence[float] = (),
+        accuracies: Sequence[float] = (),
+        more: Sequence[str] = (),
         wandb: WandbLog | None = None,
     ):
         """Opens the files of a work directory.
@@ -103,13 +113,15 @@ class RunLog:
             total_steps: length of the run; its last step always gets a row.
             start: number of updates at which the run starts or resumes.
             losses: of the steps since the last row, when it resumes.
+            accuracies: of the same steps, if they are logged.
+            more: columns beside the usual ones.
             wandb: takes the numbers, too.
         """
         self._classes = list(classes)
         self._workdir = workdir
         self._log_every, self._total = log_every, total_steps
-        self.losses = list(losses)
-        self._file = MetricsFile(workdir / METRICS_FILE, classes, start)
+        self.losses, self.accuracies = list(losses), list(accuracies)
+        self._file = MetricsFile(workdir / METRICS_FILE, classes, start, more)
         self._lines = JsonLines(workdir / JSON_FILE, read_rows(self._file.path))
         self._wandb = wandb
         self._events = _event_writer(workdir / TENSORBOARD, start)
@@ -125,11 +137,14 @@ class RunLog:
     def step(self, reading: Reading, epoch: int) -> float | None:
         """Takes a training step; returns the row's mean loss if it completed one."""
         self.losses.append(reading.loss)
+        if reading.accuracy is not None:
+            self.accuracies.append(reading.accuracy)
         if reading.step % self._log_every and reading.step != self._total:
             return None
-        loss = math.fsum(self.losses) / len(self.losses)
-        self.losses.clear()
+        loss = _emptied(self.losses)
         values = {"loss": loss, "grad_norm": reading.grad_norm, "lr": reading.lr}
+        if self.accuracies:
+            values[TRAIN_ACCURACY] = _emptied(self.accuracies)
         self._write(reading.step, epoch, values)
         self._add("train", values, reading.step)
         return loss
@@ -140,7 +155,7 @@ class RunLog:
 
     def scores(self, scores: Scores, step: int, epoch: int) -> None:
         """Takes an evaluation and draws the curves and the confusion matrix anew."""
-        means = {name: float(getattr(scores, name)) for name in SCORE_COLUMNS}
+        means = {name: float(getattr(scores, name)) for name in SCORE_COLUMNS} | dict(scores.more)
         by_class = {
             f"iou/{name}": float(iou) for name, iou in zip(self._classes, scores.iou, strict=True)
         }
@@ -165,6 +180,13 @@ class RunLog:
             self._events.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.write(step, known)
+
+
+def _emptied(values: list[float]) -> float:
+    """The mean of a list, which is empty afterwards."""
+    mean = math.fsum(values) / len(values)
+    values.clear()
+    return mean
 
 
 def _event_writer(directory: Path, start: int) -> Any:

@@ -15,14 +15,14 @@ from flaxseg.errors import ConfigError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.images import write_image
 from flaxseg.inference.metrics import scores_table
-from flaxseg.inference.overlay import contact_sheet
+from flaxseg.inference.overlay import contact_sheet, stretched
 from flaxseg.training import processes, workdir
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.compile_cache import keep_programs
 from flaxseg.training.config import TrainConfig, flag, show
 from flaxseg.training.feed import Feed
 from flaxseg.training.interrupt import Stopped, StopSignal
-from flaxseg.training.logging import SCORE_COLUMNS, RunLog
+from flaxseg.training.logging import SCORE_COLUMNS, RunLog, more_columns
 from flaxseg.training.monitor import Monitor, Reading
 from flaxseg.training.program import peak_memory
 from flaxseg.training.progress import TrainingProgress
@@ -125,6 +125,8 @@ class _Run:
             total_steps=self.setup.total_steps,
             start=self.step,
             losses=self.history.losses,
+            accuracies=self.history.accuracies,
+            more=more_columns(self.config),
             wandb=WandbLog.of(self.config),
         )
 
@@ -193,7 +195,8 @@ class _Run:
     def _save(self) -> None:
         # The state is saved only once its own step is known to be finite.
         self._record(self.monitor.flush())
-        self.history = dataclasses.replace(self.history, losses=tuple(self.log.losses))
+        losses, accuracies = tuple(self.log.losses), tuple(self.log.accuracies)
+        self.history = dataclasses.replace(self.history, losses=losses, accuracies=accuracies)
         if self.step > 0:
             self.checkpoints.save(self.step, self.state, self.position, self.history)
         self.last_save = time.monotonic()
@@ -208,7 +211,7 @@ class _Run:
         epoch = self.setup.epoch(self.step)
         self.log.scores(scores, self.step, epoch)
         values = scores.to_dict()
-        self.metrics = {name: values[name] for name in SCORE_COLUMNS}
+        self.metrics = {name: values[name] for name in (*SCORE_COLUMNS, *scores.more)}
         self.console.print(scores_table(scores, labels))
         self._draw_overlays(shown, epoch)
         self._keep_if_best(shown, self.metrics["miou"] or 0.0)
@@ -220,15 +223,14 @@ class _Run:
         count = min(OVERLAY_EXAMPLES, len(datasets.val))
         chosen = np.linspace(0, len(datasets.val) - 1, count).astype(int).tolist()
         examples = [datasets.eval_transform(datasets.val[i]) for i in chosen]
-        params, stats = shown.params, shown.stats
+        predict = functools.partial(self.setup.label_fn, shown.params, shown.stats)
         predictions = [
-            np.asarray(self.setup.label_fn(params, stats, example.image[None]))[0]
-            for example in examples
+            np.asarray(predict(example.image[None], example.label.shape))[0] for example in examples
         ]
         if not distributed.is_first():
             return
         sheet = contact_sheet(
-            [example.image for example in examples],
+            [stretched(example.image, example.label.shape) for example in examples],
             [example.label for example in examples],
             predictions,
             datasets.val.labels,

@@ -18,6 +18,7 @@ class Reading(NamedTuple):
         grad_norm: Euclidean norm of the whole gradient.
         lr: learning rate of the update.
         index: positions of the batch's examples in the source, (B,).
+        accuracy: share of all pixels predicted right before the update; None where not asked for.
     """
 
     step: int
@@ -25,6 +26,7 @@ class Reading(NamedTuple):
     grad_norm: float
     lr: float
     index: np.ndarray
+    accuracy: float | None = None
 
     @property
     def finite(self) -> bool:
@@ -51,4 +53,6 @@ class Monitor:
             return None
         (step, metrics, index), self._pending = self._pending, None
         values = jax.device_get(metrics)
-        return Reading(step, float(values.loss), float(values.grad_norm), float(values.lr), index)
+        right = None if values.accuracy is None else float(values.accuracy)
+        numbers = float(values.loss), float(values.grad_norm), float(values.lr)
+        return Reading(step, *numbers, index, right)

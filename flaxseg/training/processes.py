@@ -71,6 +71,7 @@ class NoLog:
     """Stands for `RunLog` in the processes that write nothing."""
 
     losses: Sequence[float] = ()
+    accuracies: Sequence[float] = ()
 
     def __enter__(self) -> "NoLog":
         return self

@@ -17,7 +17,9 @@ from flaxseg.data.statistics import Statistics
 from flaxseg.distributed import to_host
 from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
+from flaxseg.inference.more_metrics import parse_metrics
 from flaxseg.inference.predict import LabelFn, make_label_fn
+from flaxseg.inference.windows import Windows, make_windows
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import FSDP, choose_devices, gather_for_gradient, make_mesh, state_sharding
 from flaxseg.training.augment import make_transform
@@ -28,6 +30,7 @@ from flaxseg.training.losses import Objective
 from flaxseg.training.optim import check_combinations, check_parts, make_schedule
 from flaxseg.training.optim.configured import configured_optimizer
 from flaxseg.training.program import StepProgram
+from flaxseg.training.settings.evaluation import check_evaluation
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
 
@@ -71,7 +74,9 @@ def open_datasets(config: TrainConfig) -> Datasets:
         ConfigError: a setting that does not fit the data.
     """
     (train, report), (val, _) = (_open_split(config, split) for split in ("train", "val"))
-    evaluate = data.EvalTransform(config.eval_size, config.interpolation)
+    evaluate = data.EvalTransform(
+        config.eval_size, config.interpolation, config.eval_base_size, config.eval_multiple
+    )
     train_batches = data.train_loader(
         data.KeptExamples(train, config.keep_decoded * 2**30),
         make_transform(config, train),
@@ -159,12 +164,14 @@ class Setup:
             FlaxsegError: whatever of it does not fit, by the name of its flag or file.
         """
         check_combinations(config)
+        check_evaluation(config)
         devices = choose_devices(config.devices, config.batch_size, config.fsdp)
         mesh = make_mesh(devices, config.fsdp)
         check_parts(config, mesh.size)
         overrides = parse_overrides(config.override)
         models.get_config(config.model, **overrides)
         datasets = open_datasets(config)
+        parse_metrics(config.metrics, datasets.val.labels)
         num_classes = datasets.train.labels.num_classes
         model_config = _model_config(config, num_classes, overrides)
         model = models.abstract_model(model_config, dtype=jnp.dtype(config.dtype))
@@ -280,6 +287,7 @@ class Setup:
             accumulate_parts=self.config.accumulate,
             weigh=self.objective.weigh,
             averaging=self.averaging,
+            accuracy=self.config.train_accuracy,
             gather=gather_for_gradient(self.sharding.params, self.mesh) if split else None,
         )
         return compile_step(step, self.mesh, self.sharding)
@@ -328,13 +336,23 @@ class Setup:
     def evaluator(self) -> Evaluator:
         """The compiled evaluation."""
         return make_evaluator(
-            self.graphdef, self.datasets.val.labels, self.preprocess, mesh=self.mesh
+            self.graphdef,
+            self.datasets.val.labels,
+            self.preprocess,
+            self.mesh,
+            windows=self._windows,
+            metrics=self.config.metrics,
         )
 
     @functools.cached_property
     def label_fn(self) -> LabelFn:
         """The compiled prediction of label maps."""
-        return make_label_fn(self.graphdef, self.datasets.val.labels, self.preprocess, self.mesh)
+        labels = self.datasets.val.labels
+        return make_label_fn(self.graphdef, labels, self.preprocess, self.mesh, self._windows)
+
+    @property
+    def _windows(self) -> Windows | None:
+        return make_windows(self.config.eval_window, self.config.eval_stride)
 
     def model(self, state: TrainState) -> models.Model:
         """The network with the variables of a state, whole on the host of every process."""

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from flaxseg.models import Output
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, split_batch
-from flaxseg.training.accumulate import accumulate
+from flaxseg.training.accumulate import Seen, accumulate
 from flaxseg.training.averaging import Averaging, advance
 from flaxseg.training.losses import NetworkLoss, labelled_pixels, segmentation_loss
 
@@ -45,11 +45,13 @@ class StepMetrics(NamedTuple):
         loss: total loss before the update.
         grad_norm: Euclidean norm of the whole gradient.
         lr: learning rate of the update.
+        accuracy: share of all pixels predicted right before the update; None where not asked for.
     """
 
     loss: jax.Array
     grad_norm: jax.Array
     lr: jax.Array
+    accuracy: jax.Array | None = None
 
 
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]
@@ -78,6 +80,7 @@ def make_train_step(
     accumulate_parts: int = 1,
     weigh: Callable[[Output, jax.Array], jax.Array] = labelled_pixels,
     averaging: Averaging | None = None,
+    accuracy: bool = False,
 ) -> Step:
     """Makes the pure step function `(state, image, label) -> (state, metrics)`.
 
@@ -96,6 +99,7 @@ def make_train_step(
         accumulate_parts: into how many parts each batch is divided.
         weigh: what the loss of a part is a mean over, of the output and the labels.
         averaging: how the state's average follows the weights.
+        accuracy: whether the metrics tell how many pixels were predicted right.
     """
 
     def loss_of(params, stats, image, labels, key):
@@ -105,23 +109,31 @@ def make_train_step(
         model = nnx.merge(graphdef, params, stats, copy=True)
         output = model(preprocess(image), aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
         value = loss(output, labels, aux_weights)
-        return value, (nnx.state(model, nnx.BatchStat), weigh(output, labels))
+        seen = Seen(weigh(output, labels), _hits(output, labels) if accuracy else None)
+        return value, (nnx.state(model, nnx.BatchStat), seen)
 
     gradient = accumulate(jax.value_and_grad(loss_of, has_aux=True), accumulate_parts)
 
     def step(state: TrainState, image: jax.Array, label: jax.Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (value, (stats, _)), grads = gradient(state.params, state.stats, image, label, key)
+        (value, (stats, seen)), grads = gradient(state.params, state.stats, image, label, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         lr = jnp.asarray(schedule(state.step))
-        metrics = StepMetrics(value, optax.tree.norm(grads), lr)
+        right = None if seen.hits is None else seen.hits / label.size
+        metrics = StepMetrics(value, optax.tree.norm(grads), lr, right)
         done, average = state.step + 1, state.average
         if averaging is not None:
             average = advance(average, (params, stats), averaging.share(done))
         return TrainState(done, params, stats, opt_state, average), metrics
 
     return step
+
+
+def _hits(output: Output, labels: jax.Array) -> jax.Array:
+    """Number of pixels whose label has the highest score, float32."""
+    labels = labels.astype(jnp.int32)
+    return jnp.sum(output.logits.argmax(axis=-1) == labels, dtype=jnp.float32)
 
 
 def compile_step(step: Step, mesh: Mesh, state_sharding: Any = None) -> Any:

@@ -192,6 +192,15 @@ def test_eval_groups_sizes(numbered):
                 np.testing.assert_array_equal(batch.label[position], source[index].label)
 
 
+def test_eval_groups_sizes_of_images_and_label_maps(numbered):
+    """Pictures that are seen at one size may have label maps of several."""
+    source = numbered(6, sizes=((4, 6), (8, 12)))
+    batches = list(eval_loader(source, EvalTransform(base_size=(6, 4)), batch_size=2))
+    assert sorted(seen(batches)) == list(range(6))
+    sizes = {(batch.image.shape[1:3], batch.label.shape[1:]) for batch in batches}
+    assert sizes == {((4, 6), (4, 6)), ((4, 6), (8, 12))}
+
+
 def test_eval_holds_few_images_of_many_sizes(numbered):
     """Batches come before the end, though no size ever fills one."""
     read = []

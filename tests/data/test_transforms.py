@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -101,6 +102,38 @@ def test_nearest_label_is_that_of_the_pixel_centre():
     example = painted(np.tile(np.arange(120, dtype=np.uint8), (4, 1)))
     image, label = EvalTransform((4, 32))(example)
     assert np.abs(image[..., 0].astype(int) - label).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "seen"),
+    [
+        ((480, 640), {"base_size": (2048, 512)}, (512, 683)),
+        ((640, 480), {"base_size": (512, 2048)}, (683, 512)),
+        ((100, 1000), {"base_size": (2048, 512)}, (205, 2048)),
+        ((480, 640), {"base_size": (2048, 512), "multiple": 32}, (512, 704)),
+        ((512, 513), {"multiple": 32}, (512, 544)),
+        ((512, 513), {}, (512, 513)),
+        ((480, 640), {"size": (5, 6)}, (5, 6)),
+    ],
+)
+def test_size_at_which_a_picture_is_seen(shape, options, seen):
+    assert EvalTransform(**options).seen_size(shape) == seen
+
+
+def test_a_fitted_picture_keeps_its_label_map(rng):
+    example = painted(rng.integers(0, 200, (30, 40), np.uint8))
+    image, label = EvalTransform(base_size=(80, 20), multiple=4)(example)
+    assert label is example.label
+    assert np.array_equal(image, cv2.resize(example.image, (28, 20)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": (4, 4), "multiple": 2}, {"base_size": (0, 4)}, {"multiple": 0}],
+)
+def test_evaluation_sizes_that_do_not_fit(options):
+    with pytest.raises(ConfigError, match="size|multiple"):
+        EvalTransform(**options)
 
 
 def jittered(image: np.ndarray, **kinds: float) -> np.ndarray:

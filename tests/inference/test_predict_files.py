@@ -20,6 +20,7 @@ from flaxseg.inference import (
     resolve_model_dir,
 )
 from flaxseg.inference.files import output_names
+from flaxseg.inference.windows import Windows
 from flaxseg.labels import LabelSet
 
 
@@ -230,6 +231,44 @@ def test_arguments_take_precedence_over_the_run(workdir, few_scenes):
     np.testing.assert_array_equal(
         scores.matrix, expected_scores(workdir / "model", (16, 16)).matrix
     )
+
+
+VIEW = {"eval_base_size": [60, 48], "eval_multiple": 8, "eval_window": [24, 32]}
+
+
+def test_a_run_is_scored_through_its_own_windows(workdir, few_scenes):
+    settings = {"data": "shapes", "batch_size": 2, "metrics": ["accuracy_of_all"], **VIEW}
+    (workdir / "config.json").write_text(json.dumps(settings))
+    loaded = native.load_with_meta(workdir / "model")
+    batches = eval_loader(Shapes("val"), EvalTransform(None, "bilinear", (60, 48), 8), batch_size=2)
+    expected = evaluate(
+        loaded.model,
+        batches,
+        labels=loaded.labels,
+        preprocess=loaded.preprocess,
+        windows=Windows((24, 32), (16, 21)),
+    )
+    scores = evaluate_dir(workdir)
+    np.testing.assert_array_equal(scores.matrix, expected.matrix)
+    assert scores.matrix.sum() == 4 * 96 * 96
+    assert scores.more == {"accuracy_of_all": pytest.approx(scores.pixel_accuracy)}
+    stretched = evaluate_dir(workdir, eval_size=(24, 16), metrics=())
+    whole = expected_scores(workdir / "model", (24, 16))
+    np.testing.assert_array_equal(stretched.matrix, whole.matrix)
+    assert stretched.more == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "windows"),
+    [({}, Windows((24, 32), (16, 21))), ({"window": (40, 40)}, Windows((40, 40), (26, 26)))],
+)
+def test_photos_are_seen_as_in_the_training_run(workdir, photos, tmp_path, options, windows):
+    (workdir / "config.json").write_text(json.dumps({"data": "shapes", **VIEW}))
+    predict_files(workdir, photos[:1], tmp_path / "out", **options)
+    predictor = Predictor(*native.load_with_meta(workdir / "model"), windows=windows)
+    with Image.open(tmp_path / "out" / "scene0_mask.png") as mask:
+        expected = predictor.labels(read_image(photos[0]), size=(40, 64))
+        np.testing.assert_array_equal(np.asarray(mask), expected)
 
 
 def test_a_senseless_batch_size_is_refused(workdir):

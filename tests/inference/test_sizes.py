@@ -5,7 +5,8 @@ import pytest
 from flax import nnx
 
 from flaxseg import models
-from flaxseg.inference.predict import Predictor, fitting_size, image_logits
+from flaxseg.inference.logits import fitting_size, image_logits
+from flaxseg.inference.predict import Predictor
 from flaxseg.labels import LabelSet
 from flaxseg.ops import resize_bilinear
 from flaxseg.preprocess import Preprocess

@@ -43,6 +43,8 @@ def small_run():
         resize="stretch",
         eval_every=2,
         log_every=4,
+        metrics=("accuracy_of_all", "micro_iou:square", "soft_iou"),
+        train_accuracy=True,
         checkpoint_every=0.0,
         devices=1,
     )

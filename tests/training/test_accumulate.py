@@ -47,8 +47,8 @@ def batch(size=8):
     return image, np.where(ignored, np.uint8(255), label)
 
 
-def run(parts, steps=3, devices=1, norm=False, **objective):
-    """States and losses of a few steps."""
+def run(parts, steps=3, devices=1, norm=False, read="loss", **objective):
+    """The losses, or what else is to be read, of a few steps, and the state after them."""
     schedule = optax.constant_schedule(0.1)
     tx = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-3)
     model = Pixels(norm)
@@ -65,7 +65,7 @@ def run(parts, steps=3, devices=1, norm=False, **objective):
     compiled, state, losses = compile_step(step, mesh), init_state(model, tx), []
     for _ in range(steps):
         state, metrics = compiled(state, *put_batch(batch(), mesh))
-        losses.append(float(metrics.loss))
+        losses.append(float(getattr(metrics, read)))
     return losses, jax.device_get(state)
 
 
@@ -77,6 +77,16 @@ def test_parts_give_what_the_whole_batch_gives(x64):
         np.testing.assert_allclose(losses, expected_losses, rtol=1e-12)
         for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_accuracy_is_that_of_all_pixels_before_the_update(parts, x64):
+    image, label = batch()
+    output = Pixels()(Preprocess()(jnp.asarray(image)), aux=False, rngs=None)
+    right = np.mean(np.asarray(output.logits).argmax(-1) == label)
+    assert 0 < right < 1
+    accuracies = run(parts, accuracy=True, read="accuracy")[0]
+    assert accuracies[0] == pytest.approx(right, rel=1e-6)
 
 
 def test_norm_sees_the_parts(x64):

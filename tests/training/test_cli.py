@@ -51,6 +51,8 @@ def test_every_field_is_a_flag(tmp_path):
         "--loss ohem=2 dice --aux-loss focal --aux-weight 0.3 --class-weights auto "
         "--label-smoothing 0.1 --loss-average all --ohem-threshold None --ohem-min-kept 9 "
         "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P "
+        "--eval-base-size 9 8 --eval-multiple 4 --eval-window 4 4 --eval-stride 3 3 "
+        "--metrics soft_iou micro_iou:tree --train-accuracy "
         "--max-steps 8 --log-samples --fsdp 2 --distributed off --coordinator h:1 "
         "--num-processes 2 --process-id 1"
     )

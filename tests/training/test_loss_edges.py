@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flaxseg.ops.pixels import Pixels
 from flaxseg.sharding import make_mesh, put_batch
 from flaxseg.training import losses
-from flaxseg.training.losses.pixels import Pixels
 from flaxseg.training.losses.rank import kth_largest
 
 SHAPE, K = (8, 4, 6), 5

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from convert.parity.golden_rule import image
 from convert.parity.golden_rule import labels as golden_labels
 from flaxseg.models import Output
+from flaxseg.ops.soft_iou import soft_iou
 from flaxseg.training import losses
-from flaxseg.training.losses.iou import soft_iou
 
 IGNORE = 255
 

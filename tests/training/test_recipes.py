@@ -39,6 +39,7 @@ CAMVID = {
     "data": "camvid", "resize": "stretch", "scale": (1.0, 1.0), "hflip": 0.5, "vflip": 0.5,
     "jitter": 0.0, "optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0,
     "epochs": 100, "steps": None, "warmup_epochs": 0.0, "warmup_steps": None,
+    "metrics": ("accuracy_of_all",), "train_accuracy": True,
 }  # fmt: skip
 FALL = {"schedule": "linear", "schedule_by": "epoch", "schedule_epochs": 74, "min_lr": 0.05}
 SEGFORMER = {
@@ -66,13 +67,20 @@ PUBLISHED = [
         "optimizer": "adam", "weight_decay": 0.0, "schedule": "step", "step_size": 12,
         "gamma": 0.8, "hflip": 0.5, "vflip": 0.0, "resize": "stretch", "jitter": 0.3,
         "color": "contrast", "interpolation": "nearest", "mean": (0, 0, 0), "std": (1, 1, 1),
+        "metrics": ("micro_iou:background", "soft_iou"),
     }),
     ("segformer_b2", "ade20k", {
         **SEGFORMER, "batch_size": 16, "image_size": (512, 512), "base_size": (2048, 512),
+        "eval_base_size": (2048, 512), "eval_multiple": 32, "eval_window": None,
     }),
-    ("segformer_b5", "ade20k", {**SEGFORMER, "batch_size": 16, "image_size": (640, 640)}),
+    ("segformer_b5", "ade20k", {
+        **SEGFORMER, "batch_size": 16, "image_size": (640, 640), "eval_base_size": (2560, 640),
+    }),
     ("segformer_b5_mmseg", "ade20k", {**SEGFORMER, "image_size": (512, 512)}),
-    ("segformer_b2_hf", "cityscapes", {**SEGFORMER, "batch_size": 8, "image_size": (1024, 1024)}),
+    ("segformer_b2_hf", "cityscapes", {
+        **SEGFORMER, "batch_size": 8, "image_size": (1024, 1024), "eval_base_size": None,
+        "eval_window": (1024, 1024), "eval_stride": (768, 768),
+    }),
     ("ccnet_r50", "ade20k", {
         **POLY, "lr": 0.01, "weight_decay": 5e-4, "min_lr": 1e-4, "steps": 160_000,
         "batch_size": 16, "image_size": (512, 512), "head_lr": 1.0,
@@ -88,12 +96,17 @@ PUBLISHED = [
     ("setr_naive", "ade20k", {
         **POLY, "lr": 0.01, "weight_decay": 0.0, "head_lr": 10.0, "min_lr": 1e-4,
         "steps": 160_000, "batch_size": 16, "image_size": (512, 512),
+        "eval_base_size": (2048, 512), "eval_window": (512, 512), "eval_stride": (341, 341),
     }),
     ("setr_mla_original", "ade20k", {**POLY, "lr": 0.001, "head_lr": 10.0, "batch_size": 16}),
     ("setr_mla_cityscapes", "cityscapes", {
         **POLY, "lr": 0.002, "head_lr": 10.0, "steps": 80_000, "batch_size": 8,
-        "image_size": (768, 768),
+        "image_size": (768, 768), "eval_window": (768, 768), "eval_stride": (512, 512),
     }),
+    ("setr_pup_cityscapes", "camvid", {"eval_window": None, "eval_stride": None}),
+    ("setr_pup", "pets", {"eval_window": None, "eval_base_size": None, "base_size": None}),
+    ("bisenetv2", "cityscapes", {"image_size": (512, 1024), "eval_base_size": (1024, 512)}),
+    ("bisenetv2", "camvid", {"image_size": (704, 960), "eval_base_size": None}),
     ("bisenetv2_mmseg", "cityscapes", {
         **POLY, "lr": 0.05, "weight_decay": 5e-4, "min_lr": 1e-4, "warmup": "linear",
         "warmup_steps": 1000, "warmup_ratio": 0.1, "steps": 160_000, "batch_size": 16,

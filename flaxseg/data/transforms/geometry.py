@@ -22,7 +22,7 @@ Recolor = Callable[[np.ndarray], np.ndarray]
 """A change of colours alone, of an image (H, W, 3) uint8 to another; the argument is not written
 to."""
 
-_MODES = {"bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST_EXACT}
+MODES = {"bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST_EXACT}
 _WARP_MODES = {"bilinear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}
 
 
@@ -116,7 +116,7 @@ def resize(
         return example
     wide_high = (size[1], size[0])
     return Example(
-        cv2.resize(example.image, wide_high, interpolation=_MODES[interpolation]),
+        cv2.resize(example.image, wide_high, interpolation=MODES[interpolation]),
         cv2.resize(example.label, wide_high, interpolation=cv2.INTER_NEAREST_EXACT),
     )
 
@@ -129,6 +129,16 @@ def flip(example: Example, horizontal: bool, vertical: bool) -> Example:
     return Example(cv2.flip(example.image, code), cv2.flip(example.label, code))
 
 
+def fit_factor(shape: tuple[int, ...], base_size: tuple[int, int]) -> float:
+    """The largest magnification of a picture of height and width `shape` that fits into a size.
+
+    Args:
+        shape: height and width first.
+        base_size: longer and shorter side, in either order, whichever way up the picture is.
+    """
+    return min(max(base_size) / max(shape[:2]), min(base_size) / min(shape[:2]))
+
+
 def check_size(size: tuple[int, int]) -> None:
     """Raises `ConfigError` unless both sides of an image have a pixel."""
     if len(size) != 2 or min(size) < 1:
@@ -137,7 +147,7 @@ def check_size(size: tuple[int, int]) -> None:
 
 def check_interpolation(interpolation: str) -> None:
     """Raises `ConfigError` for an unknown kind of interpolation."""
-    if interpolation not in _MODES:
+    if interpolation not in MODES:
         raise ConfigError(f"interpolation {interpolation!r}: use bilinear or nearest")
 
 

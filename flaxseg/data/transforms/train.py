@@ -14,6 +14,7 @@ from flaxseg.data.transforms.geometry import (
     View,
     check_interpolation,
     check_size,
+    fit_factor,
     flip,
     show,
     whole,
@@ -118,7 +119,4 @@ class TrainTransform:
             factor = rng.uniform(*self.scale)
         else:
             factor = np.exp(rng.uniform(*np.log(self.scale)))
-        if self.base_size is None:
-            return factor
-        fit = min(max(self.base_size) / max(shape), min(self.base_size) / min(shape))
-        return factor * fit
+        return factor if self.base_size is None else factor * fit_factor(shape, self.base_size)

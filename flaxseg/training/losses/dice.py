@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from flaxseg.training.losses.pixels import Pixels, ratio
+from flaxseg.ops.pixels import Pixels, ratio
 
 
 def dice(

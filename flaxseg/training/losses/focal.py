@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from flaxseg.training.losses.pixels import Average, Pixels, mean
+from flaxseg.ops.pixels import Average, Pixels, mean
 
 
 def focal(

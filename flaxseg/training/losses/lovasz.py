@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from flaxseg.ops.pixels import Pixels
 from flaxseg.training.losses.dice import mean_of_present
-from flaxseg.training.losses.pixels import Pixels
 
 
 def lovasz_softmax(logits: jax.Array, labels: jax.Array, *, per_image: bool = False) -> jax.Array:

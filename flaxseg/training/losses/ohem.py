@@ -9,8 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from flaxseg.ops.pixels import Average, Pixels, mean, ratio
 from flaxseg.training.losses.cross_entropy import pixel_cross_entropy
-from flaxseg.training.losses.pixels import Average, Pixels, mean, ratio
 from flaxseg.training.losses.rank import kth_largest
 
 LEAST_SHARE = 16

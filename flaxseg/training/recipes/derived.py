@@ -5,10 +5,13 @@ pets its notebook's. All others take over the optimiser of the network's own rec
 of the same kind, with fewer steps.
 """
 
-from flaxseg.training.recipes.published import ADE20K, CITYSCAPES
+from flaxseg.training.recipes.published import ADE20K, CITYSCAPES, VARIED
 from flaxseg.training.recipes.recipe import Recipe
 from flaxseg.training.recipes.tutorials import TUTORIALS
 from flaxseg.training.settings.data import IMAGENET
+
+_WHOLE = {"eval_base_size": None, "eval_multiple": 1, "eval_window": None, "eval_stride": None}
+"""Pictures no larger than the crops are looked at as they are."""
 
 
 def _camvid(name: str, recipe: Recipe) -> Recipe:
@@ -16,7 +19,7 @@ def _camvid(name: str, recipe: Recipe) -> Recipe:
     size = (720, 960)
     if name.startswith("bisenetv2") and name != "bisenetv2_mmseg":
         size = (704, 704) if name == "bisenetv2_matmul" else (704, 960)
-    ours = {"data": "camvid", "image_size": size, "steps": 10_000, "eval_every": 20}
+    ours = {"data": "camvid", "image_size": size, "steps": 10_000, "eval_every": 20, **_WHOLE}
     if recipe.source.startswith("paper"):
         return recipe.but(f"{recipe.source}; 704 rows", scale=(0.75, 2.0), **ours)
     return recipe.but("derived from its recipe for Cityscapes", batch_size=8, **ours)
@@ -24,8 +27,8 @@ def _camvid(name: str, recipe: Recipe) -> Recipe:
 
 def _pets(recipe: Recipe) -> Recipe:
     ours = {"data": "pets", "image_size": (384, 384), "steps": 20_000, "eval_every": 5}
-    colours = {"mean": IMAGENET.mean, "std": IMAGENET.std}
-    return recipe.but("derived from its recipe for ADE20K", base_size=None, **colours, **ours)
+    ours |= {"base_size": None, "mean": IMAGENET.mean, "std": IMAGENET.std} | _WHOLE | VARIED
+    return recipe.but("derived from its recipe for ADE20K", **ours)
 
 
 CAMVID = {name: _camvid(name, recipe) for name, recipe in CITYSCAPES.items()}

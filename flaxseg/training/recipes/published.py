@@ -22,6 +22,9 @@ _MMSEG = _CROPS | {"cat_max_ratio": 0.75, "color": "photometric", "loss_average"
 """Pictures as mmsegmentation changes them, and the mean that it takes of the loss."""
 
 _ADE20K = {"data": "ade20k", "batch_size": 16, "steps": 160_000, "eval_every": 12}
+VARIED = {"eval_multiple": 32, "eval_batch_size": 1}
+"""Few pictures share a size: NVlabs stretches both sides up to multiples of 32."""
+
 _CITYSCAPES = {"data": "cityscapes", "batch_size": 8, "eval_every": 20}
 
 _SGD: dict[str, Any] = {
@@ -74,15 +77,26 @@ def _size(height: int, width: int | None = None, **fields: Any) -> dict[str, Any
     return {"image_size": (height, width or height), **fields}
 
 
+def _based(longer: int, shorter: int) -> dict[str, Any]:
+    """Pictures are fitted into a size, in training and evaluation."""
+    size = (longer, shorter)
+    return {"base_size": size, "eval_base_size": size, **VARIED}
+
+
+def _windows(side: int, stride: int) -> dict[str, Any]:
+    return {"eval_window": (side, side), "eval_stride": (stride, stride), "eval_multiple": 1}
+
+
 def _ade20k() -> dict[str, Recipe]:
-    mmseg = _ADE20K | _MMSEG | {"base_size": (2048, 512)}
+    mmseg = _ADE20K | _MMSEG | _based(2048, 512)
     ccnet = Recipe("mmsegmentation", mmseg | _SGD | _size(512), _RESNET)
-    naive = Recipe("mmsegmentation and authors", mmseg | _SETR | _size(512), _VIT_L)
+    windows = _windows(512, 341)
+    naive = Recipe("mmsegmentation and authors", mmseg | _SETR | _size(512) | windows, _VIT_L)
     pup = naive.but(naive.source, lr=1e-3)
     segformer = Recipe("NVlabs and mmsegmentation", mmseg | _SEGFORMER | _size(512), _MIT)
-    largest = segformer.but("NVlabs", image_size=(640, 640), base_size=(2560, 640))
+    largest = segformer.but("NVlabs", image_size=(640, 640), **_based(2560, 640))
     colours = {"mean": (0.4934, 0.4682, 0.4311), "std": (0.2568, 0.2551, 0.2743)}
-    ours = _COINCHEUNG | colours | _size(640, weight_decay=1e-4)
+    ours = _COINCHEUNG | colours | _size(640, weight_decay=1e-4) | VARIED
     bisenet = Recipe("CoinCheung", _ADE20K | _CROPS | ours)
     return {
         "ccnet_r50": ccnet,
@@ -110,10 +124,16 @@ def _cityscapes() -> dict[str, Recipe]:
     original = Recipe(
         "speedinghzl/CCNet", plain | _SGD | authors | _size(769, steps=60_000), _RESNET
     )
-    setr = Recipe("mmsegmentation and authors", mmseg | _SETR | _size(768, steps=80_000), _VIT_L)
+    setr = Recipe(
+        "mmsegmentation and authors",
+        mmseg | _SETR | _size(768, steps=80_000) | _windows(768, 512),
+        _VIT_L,
+    )
     mla = setr.but(setr.source, lr=2e-3)
     segformer = Recipe(
-        "NVlabs and mmsegmentation", mmseg | _SEGFORMER | _size(1024, steps=160_000), _MIT
+        "NVlabs and mmsegmentation",
+        mmseg | _SEGFORMER | _size(1024, steps=160_000) | _windows(1024, 768),
+        _MIT,
     )
     long = {"steps": 160_000, "batch_size": 16, "eval_every": 80}
     warm = {"lr": 0.05, "warmup_steps": 1000, "warmup_ratio": 0.1}
@@ -123,8 +143,9 @@ def _cityscapes() -> dict[str, Recipe]:
         "CoinCheung",
         plain | _COINCHEUNG | colours | long | _size(512, 1024, steps=150_000, scale=(0.25, 2.0)),
     )
-    # The paper magnifies by 0.75 to 2, cuts out 1024 x 2048 and halves it.
-    halved = {"steps": 150_000, "scale": (0.375, 1.0), "lr": 0.05, "min_lr": 0.0, "loss": ("ohem",)}
+    # The paper magnifies by 0.75 to 2, cuts out 1024 x 2048 and halves it, in evaluations too.
+    halved = {"scale": (0.375, 1.0), "eval_base_size": (1024, 512)}
+    halved |= {"steps": 150_000, "lr": 0.05, "min_lr": 0.0, "loss": ("ohem",)}
     no_decay = {"no_decay": ("layer_norm", "batch_norm", "bias")}
     paper = Recipe("paper", plain | _SGD | long | halved | no_decay | _size(512, 1024))
     return {

@@ -21,6 +21,8 @@ def _stretched(height: int, width: int) -> dict[str, Any]:
         "hflip": 0.5,
         "vflip": 0.5,
         "jitter": 0.0,
+        "metrics": ("accuracy_of_all",),
+        "train_accuracy": True,
     }
 
 
@@ -95,6 +97,7 @@ _PETS = Recipe(
         "std": (1.0, 1.0, 1.0),
         "batch_size": 64,
         "eval_batch_size": 21,
+        "metrics": ("micro_iou:background", "soft_iou"),
         "epochs": 50,
         "optimizer": "adam",
         "lr": 4e-4,

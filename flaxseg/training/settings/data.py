@@ -1,4 +1,4 @@
-"""Which pictures a step and an evaluation see."""
+"""Which pictures a step sees."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ IMAGENET = Preprocess()
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """Which pictures a step and an evaluation see."""
+    """Which pictures a step sees."""
 
     limit: int | None = None
     """Use only the first LIMIT images of each split, for a quick try. None: all."""
@@ -75,12 +75,6 @@ class DataSettings:
     std: tuple[float, float, float] = IMAGENET.std
     """Standard deviation by which they are then divided, likewise."""
 
-    eval_size: tuple[int, int] | None = None
-    """Height and width to which validation pictures are stretched, in pixels. None: their own."""
-
-    eval_batch_size: int | None = None
-    """Images per evaluation step. None: as many as per optimiser step."""
-
     check_labels: bool = True
     """Read every label map before the first step."""
 
@@ -105,8 +99,6 @@ class DataSettings:
         "vflip": PROBABILITY,
         "jitter": PROBABILITY,
         "std": (lambda value: 0 < min(value) <= max(value) < math.inf, "three numbers above 0"),
-        "eval_size": SIZE,
-        "eval_batch_size": at_least(1),
         "loader_threads": at_least(1),
         "keep_decoded": at_least(0),
     }

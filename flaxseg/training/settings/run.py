@@ -41,9 +41,6 @@ class RunSettings:
     steps: int | None = None
     """Length of the run, in optimiser steps, instead of epochs."""
 
-    eval_every: int = 1
-    """Epochs between two evaluations; the last epoch is always evaluated."""
-
     log_every: int = 10
     """Optimiser steps between two rows of metrics.csv."""
 
@@ -75,7 +72,6 @@ class RunSettings:
     LIMITS: ClassVar[dict[str, Limit]] = {
         "epochs": at_least(1),
         "steps": at_least(1),
-        "eval_every": at_least(1),
         "log_every": at_least(1),
         "checkpoint_every": at_least(0),
         "seed": (lambda value: 0 <= value < 2**32, "from 0 to 4294967295"),

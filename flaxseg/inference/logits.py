@@ -1,0 +1,126 @@
+"""What a network says about every pixel, and what is read off it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from flaxseg.errors import ConfigError
+from flaxseg.inference.windows import Size, Windows, windowed
+from flaxseg.labels import LabelSet
+from flaxseg.models import Config, Model, eval_view
+from flaxseg.ops import resize_bilinear
+from flaxseg.preprocess import Preprocess
+from flaxseg.sharding import replicated, whole
+
+Images = jax.Array | np.ndarray
+
+LogitsFn = Callable[..., Any]
+"""(params, stats, images (B, H, W, 3), size (H', W'), *more) -> what is read off the logits."""
+
+
+def image_logits(
+    model: Model, labels: LabelSet, preprocess: Preprocess, images: Images
+) -> jax.Array:
+    """What the model says about every pixel, in eval mode; to be called inside `jax.jit`.
+
+    Images of a size that the model does not take are stretched to one that it does.
+
+    Args:
+        model: a segmenter of this library, in train or eval mode.
+        labels: the classes the model knows.
+        preprocess: how its images were normalised.
+        images: (B, H, W, 3), 0 to 255.
+
+    Returns:
+        (B, H, W, K) logits.
+
+    Raises:
+        ConfigError: the model has another number of classes than `labels`.
+    """
+    images = jnp.asarray(images)
+    size = (images.shape[1], images.shape[2])
+    inputs = resize_bilinear(preprocess(images), fitting_size(model.config, size))
+    logits = eval_view(model)(inputs).logits
+    if logits.shape[-1] != labels.num_classes:
+        raise ConfigError(
+            f"the model predicts {logits.shape[-1]} classes, label set {labels.name!r} has "
+            f"{labels.num_classes}: give the label set that the model was trained with"
+        )
+    return resize_bilinear(logits, size, align_corners=False)
+
+
+def fitting_size(config: Config, size: Size) -> Size:
+    """The height and width nearest above `size` that a network takes, or the only one."""
+    if config.fixed_size is not None:
+        return config.fixed_size
+    divisor = config.size_divisor
+    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+
+
+def make_logits_fn(
+    graphdef: nnx.GraphDef,
+    labels: LabelSet,
+    preprocess: Preprocess,
+    then: Callable[..., Any],
+    *,
+    mesh: Mesh | None = None,
+    windows: Windows | None = None,
+) -> LogitsFn:
+    """A compiled function of the logits of pictures, for weights that change between calls.
+
+    Args:
+        graphdef: of `nnx.split(model, nnx.Param, nnx.BatchStat)`, in train or eval mode.
+        labels: the classes the model knows.
+        preprocess: how its images were normalised.
+        then: (logits (B, H', W', K), *more) -> the result, a function that can be traced.
+        mesh: devices on which the weights lie, whole or split; every device gets the whole result.
+            None runs where the weights are.
+        windows: where the network looks at a picture; None looks at it as a whole.
+
+    Returns:
+        A function of (params, stats, images, size, *more), whose images are (B, H, W, 3), 0 to 255.
+        Logits of another size than `size` are interpolated. It compiles once for each shape of the
+        images or, in windows, of a window; what follows the network compiles for each `size`, too.
+    """
+
+    def look(params: nnx.State, stats: nnx.State, images: Images) -> jax.Array:
+        model = nnx.merge(graphdef, *whole((params, stats), mesh))
+        return image_logits(model, labels, preprocess, images)
+
+    def at_once(params: nnx.State, stats: nnx.State, images: Images, *more: Any) -> Any:
+        return then(look(params, stats, images), *more)
+
+    def finish(logits: jax.Array, size: Size, *more: Any) -> Any:
+        return then(resize_bilinear(logits, size, align_corners=False), *more)
+
+    everywhere = None if mesh is None else replicated(mesh)
+    at_once = jax.jit(at_once, out_shardings=everywhere)
+    look = jax.jit(look)
+    finish = jax.jit(finish, static_argnums=1, out_shardings=everywhere)
+
+    def run(params: nnx.State, stats: nnx.State, images: Images, size: Size, *more: Any) -> Any:
+        # At the pictures' own size one program needs half the memory: it never holds the logits of
+        # all pixels. Elsewhere two programs compile the network less often.
+        if windows is None and images.shape[1:3] == size:
+            return at_once(params, stats, images, *more)
+        see = functools.partial(look, params, stats)
+        logits = see(images) if windows is None else windowed(see, _placed(images, mesh), windows)
+        return finish(logits, size, *more)
+
+    return run
+
+
+def _placed(images: Images, mesh: Mesh | None) -> jax.Array:
+    """The images on the devices: whole on each of them unless they are there already."""
+    if isinstance(images, jax.Array):
+        return images
+    if mesh is None:
+        return jnp.asarray(images)
+    place = replicated(mesh)
+    return jax.make_array_from_process_local_data(place, images, images.shape)
