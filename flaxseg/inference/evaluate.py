@@ -98,41 +98,45 @@ def make_evaluator(
         prediction = logits.argmax(axis=-1)
         matrix = confusion_matrix(prediction, label, labels.num_classes, weight)
         soft = _soft_iou(logits, label, weight) if SOFT_IOU in wanted else None
-        return _Counts(matrix, soft)
+        return _Counts(matrix, soft, None)
 
     compiled = make_logits_fn(graphdef, labels, preprocess, count, mesh=mesh, windows=windows)
 
     def run(params: nnx.State, stats: nnx.State, batches: Iterable[Batch]) -> Scores:
-        pixels = 0
+        def counted(batch: Batch) -> _Counts:
+            image, label, weight, _ = place(_checked(batch, labels))
+            counts = compiled(params, stats, image, batch.label.shape[1:3], label, weight)
+            return counts._replace(pixels=_pixels(batch))
 
-        def counted() -> Iterator[_Counts]:
-            nonlocal pixels
-            for batch in batches:
-                there = _checked(batch, labels)
-                pixels += int((np.asarray(there.weight) > 0).sum()) * there.label[0].size
-                on_device, size = place(there), batch.label.shape[1:3]
-                rest = on_device.label, on_device.weight
-                yield compiled(params, stats, on_device.image, size, *rest)
-
-        matrix, soft = _total(counted())
-        totals = Totals(matrix, pixels, *soft)
+        totals = _total(counted(batch) for batch in batches)
         more = {name: metric(totals) for name, metric in wanted.items()}
-        return Scores.from_matrix(matrix, more)
+        return Scores.from_matrix(totals.matrix, more)
 
     return run
 
 
 class _Counts(NamedTuple):
-    """Of a batch: its confusion matrix (K, K), and the sum and number of soft IoUs (2,), if any."""
+    """What a batch adds to the totals.
+
+    Attributes:
+        matrix: confusion matrix (K, K).
+        soft_iou: sum of the soft IoUs, and their number, (2,); None where not asked for.
+        pixels: of the pictures that count, labelled or not; None until the host has counted them.
+    """
 
     matrix: jax.Array
     soft_iou: jax.Array | None
+    pixels: int | None
 
 
 def _soft_iou(logits: jax.Array, label: jax.Array, weight: jax.Array) -> jax.Array:
     values, labelled = soft_iou(logits, label)
     counts = labelled & (weight > 0)
     return jnp.stack([jnp.sum(jnp.where(counts, values, 0)), jnp.sum(counts.astype(values.dtype))])
+
+
+def _pixels(batch: Batch) -> int:
+    return int((np.asarray(batch.weight) > 0).sum()) * batch.label[0].size
 
 
 def _placement(mesh: Mesh | None) -> Callable[[Batch], Batch]:
@@ -164,7 +168,7 @@ def _checked(batch: Batch, labels: LabelSet) -> Batch:
     return batch
 
 
-def _total(counts: Iterator[_Counts]) -> tuple[np.ndarray, tuple[float, int]]:
+def _total(counts: Iterator[_Counts]) -> Totals:
     """Sums in 64 bits, waiting only for the batches a few back."""
     pending: collections.deque[_Counts] = collections.deque()
     total: Any = None
@@ -176,8 +180,8 @@ def _total(counts: Iterator[_Counts]) -> tuple[np.ndarray, tuple[float, int]]:
         total = _add(total, count)
     if total is None:
         raise DataError("there is no batch to evaluate: the data set is empty")
-    matrix, soft = total
-    return matrix, (0.0, 0) if soft is None else (float(soft[0]), int(soft[1]))
+    soft = (0, 0) if total.soft_iou is None else total.soft_iou
+    return Totals(total.matrix, int(total.pixels), float(soft[0]), int(soft[1]))
 
 
 def _add(total: Any, count: _Counts) -> Any:
@@ -185,6 +189,6 @@ def _add(total: Any, count: _Counts) -> Any:
     return here if total is None else jax.tree.map(np.add, total, here)
 
 
-def _in_64_bits(array: jax.Array) -> np.ndarray:
+def _in_64_bits(array: Any) -> np.ndarray:
     values = np.asarray(array)
     return values.astype(np.int64 if values.dtype.kind in "iu" else np.float64)
