@@ -1,10 +1,12 @@
 """`python -m convert`: inspects, imports and exports checkpoints, and lists the known formats."""
 
 import argparse
+import dataclasses
 import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,11 +20,14 @@ from convert.load import (
     recognise_checkpoint,
     save,
 )
+from convert.normalisation import ASSUMED
+from convert.report import Report
 from convert.sources import Checkpoint, open_checkpoint
 from convert.verify import check_directory, torch_logits
 from flaxseg.cli import guarded
 from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.model_dir import make_header, read_directory, write_directory
+from flaxseg.preprocess import Channels, Preprocess
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -52,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     import_.add_argument("--allow-nonfinite", action="store_true", help="import NaN and Inf too")
     import_.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights")
+    _add_preprocess(import_)
     import_.add_argument(
         "--verify",
         action=argparse.BooleanOptionalAction,
@@ -69,6 +75,18 @@ def _parser() -> argparse.ArgumentParser:
     formats = commands.add_parser("formats", help="list the known layouts")
     formats.set_defaults(run=_formats)
     return parser
+
+
+def _add_preprocess(parser: argparse.ArgumentParser) -> None:
+    whose = "of the images that it was trained on, 0 to 1; found out by default"
+    for flag, what in (("--mean", "mean"), ("--std", "standard deviation")):
+        help_ = f"{what} of red, green and blue {whose}"
+        parser.add_argument(flag, nargs=3, type=float, metavar=("R", "G", "B"), help=help_)
+    parser.add_argument(
+        "--channels",
+        choices=get_args(Channels),
+        help="order in which the network takes them; found out by default",
+    )
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -107,6 +125,7 @@ def _contents(checkpoint: Checkpoint) -> list[str]:
 def _import(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise CheckpointError(f"{options.out} exists: choose another directory or remove it")
+    told = _told_preprocess(options)
     arrays, report = read_native(
         options.file,
         format=options.format,
@@ -115,8 +134,14 @@ def _import(options: argparse.Namespace) -> None:
         inplace_abn=options.inplace_abn,
         allow_nonfinite=options.allow_nonfinite,
     )
+    report = _with_preprocess(report, told)
     print(report)
-    header = make_header(report.config, labels=report.labels, name=report.model_name)
+    header = make_header(
+        report.config,
+        labels=report.labels,
+        preprocess=report.preprocess,
+        name=report.model_name,
+    )
     weights = _cast(arrays, options.dtype)
     del arrays
     if not options.verify or options.allow_nonfinite:
@@ -131,6 +156,33 @@ def _import(options: argparse.Namespace) -> None:
 
         write_directory(options.out, header, weights, check=check)
     print(f"wrote      {options.out}")
+
+
+def _told_preprocess(options: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say of it, checked before a large file is read.
+
+    Raises:
+        ConfigError: a value that does not fit, by its flag.
+    """
+    told = {
+        "mean": options.mean and tuple(options.mean),
+        "std": options.std and tuple(options.std),
+        "channels": options.channels,
+    }
+    told = {name: value for name, value in told.items() if value is not None}
+    try:
+        Preprocess(**told)
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from None
+    return told
+
+
+def _with_preprocess(report: Report, told: dict[str, Any]) -> Report:
+    if not told:
+        return report
+    notes = tuple(note for note in report.notes if note != ASSUMED)
+    preprocess = dataclasses.replace(report.preprocess, **told)
+    return dataclasses.replace(report, preprocess=preprocess, notes=notes)
 
 
 def _cast(arrays: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
@@ -148,7 +200,8 @@ def _export(options: argparse.Namespace) -> None:
     if options.format is None:
         raise ConfigError("--format says the layout to write: python -m convert formats")
     loaded = load(options.directory, format=NATIVE)
-    save(loaded, options.file, format=options.format)
+    for note in save(loaded, options.file, format=options.format):
+        print(f"note       {note}")
     print(f"wrote      {options.file}: {options.format} {loaded.report.model_name}")
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from convert import huggingface
+from convert import huggingface, normalisation
 from convert import labels as class_names
 from convert.formats import huggingface_segformer, load_format
 from convert.inplace_abn import plain_weights
@@ -21,7 +21,8 @@ from convert.sources import Checkpoint, open_checkpoint
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.labels import LabelSet
-from flaxseg.model_dir import is_model_directory
+from flaxseg.model_dir import Header, check_keys, is_model_directory, read_directory
+from flaxseg.preprocess import Preprocess
 
 NATIVE = "native"
 """The format of `flaxseg.save`."""
@@ -98,8 +99,9 @@ def load(
         CheckpointError: what is missing, broken, ambiguous or does not fit, by file and key.
         ConfigError: an unknown format or network.
     """
-    if format == NATIVE or (format is None and is_model_directory(path)):
-        return _load_directory(path, model, num_classes)
+    if _is_native(path, format):
+        report = _native_report(path, read_directory(path)[0], model, num_classes)
+        return Loaded(native.load(path), report)
     arrays, report = read_native(
         path,
         format=format,
@@ -122,6 +124,13 @@ def read_native(
     allow_nonfinite: bool = False,
 ) -> Native:
     """Like `load`, without building the network: arrays that the file gives are not copied."""
+    if _is_native(path, format):
+        header, stored = read_directory(path)
+        report = _native_report(path, header, model, num_classes)
+        check_keys(native.leaves(models.abstract_model(header.config)), stored, os.fspath(path))
+        arrays = {key: np.asarray(array) for key, array in stored.items()}
+        check_values(arrays, allow_nonfinite)
+        return Native(plain_weights(arrays) if inplace_abn else arrays, report)
     checkpoint = open_checkpoint(path)
     try:
         found = identify(shapes_of(checkpoint.arrays), origin=format, model=model)
@@ -146,16 +155,21 @@ def save(
     *,
     format: str = NATIVE,
     labels: LabelSet | None = None,
-) -> None:
+    preprocess: Preprocess | None = None,
+) -> tuple[str, ...]:
     """Writes a network in any layout that stores it.
 
     Args:
-        model: a network, or what `load` returned, which also gives class names and the tensors
-            that the network does not use.
+        model: a network, or what `load` returned, which also gives class names, normalisation and
+            the tensors that the network does not use.
         path: a folder for "native", a folder or file for "huggingface", else a file: .pth, .pt,
             .bin, .ckpt or .safetensors, and .onnx for "onnx".
         format: "native", "onnx", or the name of a published layout, such as "mmseg".
         labels: class names and colours, where the layout keeps them.
+        preprocess: normalisation of the images, likewise.
+
+    Returns:
+        What the layout has no place for and its readers will not guess, for the user to read.
 
     Raises:
         CheckpointError: the layout does not store this network, or the place cannot be written;
@@ -165,22 +179,28 @@ def save(
     spares: Mapping[str, np.ndarray] = {}
     if isinstance(model, Loaded):
         labels = labels or model.report.labels
+        preprocess = preprocess or model.report.preprocess
         spares = model.report.spares if model.report.format == format else {}
         model = model.model
     if format == NATIVE:
-        native.save(model, path, labels=labels)
-        return
+        native.save(model, path, labels=labels, preprocess=preprocess)
+        return ()
     if format == ONNX:
-        write_onnx(path, model.config, native.state_dict(model), labels=labels)
-        return
+        arrays = native.state_dict(model)
+        write_onnx(path, model.config, arrays, labels=labels, preprocess=preprocess)
+        return ()
     layout = load_format(format, models.architecture_of(model.config))
     state = layout.export_state(model, spares)
     config = model.config
-    if layout is huggingface_segformer.FORMAT and not Path(path).suffix:
+    folder = layout is huggingface_segformer.FORMAT and not Path(path).suffix
+    notes = ()
+    if preprocess:
+        notes = normalisation.not_stored(preprocess, layout, config.num_classes, folder=folder)
+    if folder:
         assert isinstance(config, models.SegFormerConfig)  # the format stores no other
         labels = labels or LabelSet.generic(config.num_classes)
-        huggingface.write_folder(path, state, config, labels)
-        return
+        huggingface.write_folder(path, state, config, labels, preprocess or Preprocess())
+        return notes
     bare = Path(path).suffix == ".safetensors" or layout.wrapper is None
     write(
         path,
@@ -188,6 +208,7 @@ def save(
         wrapper=None if bare else layout.wrapper,
         meta=class_names.to_meta(layout, labels),
     )
+    return notes
 
 
 def check_values(arrays: Mapping[str, np.ndarray], allow_nonfinite: bool = False) -> None:
@@ -207,9 +228,15 @@ def check_values(arrays: Mapping[str, np.ndarray], allow_nonfinite: bool = False
         )
 
 
-def _load_directory(path: str | os.PathLike, model: str | None, num_classes: int | None) -> Loaded:
-    loaded = native.load_with_meta(path)
-    config = loaded.model.config
+def _is_native(path: str | os.PathLike, format: str | None) -> bool:
+    return format == NATIVE or (format is None and is_model_directory(path))
+
+
+def _native_report(
+    path: str | os.PathLike, header: Header, model: str | None, num_classes: int | None
+) -> Report:
+    """Of a model directory, if that is the network that was asked for."""
+    config = header.config
     name = models.name_of(config)
     if model not in (None, name):
         raise ConfigError(f"{path} holds {name}, not {model}: leave the network's name out")
@@ -218,9 +245,17 @@ def _load_directory(path: str | os.PathLike, model: str | None, num_classes: int
             f"{path} has {config.num_classes} classes, not {num_classes}: convert the file that it "
             "was made from once more, with another number of classes"
         )
-    used = len(native.leaves(loaded.model))
-    report = Report(os.fspath(path), NATIVE, "flaxseg.save", name, config, loaded.labels, used, {})
-    return Loaded(loaded.model, report)
+    return Report(
+        os.fspath(path),
+        NATIVE,
+        "flaxseg.save",
+        name,
+        config,
+        header.labels,
+        len(native.leaves(models.abstract_model(config))),
+        {},
+        preprocess=header.preprocess,
+    )
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
@@ -267,6 +302,10 @@ def translate(
         )
     spares = {key: a for key, a in foreign.items() if key in table.spares}
     labels, notes = class_names.from_checkpoint(checkpoint, found.config.num_classes)
+    preprocess, assumed = normalisation.from_checkpoint(
+        checkpoint, layout, found.config.num_classes
+    )
+    notes += assumed
     if found.alternatives:
         others = ", ".join(found.alternatives)
         notes = (*notes, f"the file fits {others} just as well: --model or --format chooses")
@@ -283,6 +322,7 @@ def translate(
         licence=layout.licence,
         dtypes=checkpoint.content.dtypes,
         spares=spares,
+        preprocess=preprocess,
     )
     return Native(arrays, report)
 

@@ -43,8 +43,9 @@ def write_onnx(
 ) -> float:
     """Writes a network as ONNX: "images" (batch, 3, height, width) to "logits" (batch, K, H, W).
 
-    Images are normalised already. The batch has any size; height and width too, unless the network
-    takes one size alone. Class names, mean and standard deviation stand in the file's metadata.
+    Images are normalised already, their channels in order. The batch has any size; height and
+    width too, unless the network takes one size alone. Class names and `Preprocess.to_json` stand
+    in the file's metadata.
 
     Args:
         path: file to write, overwritten only once the new one is whole.

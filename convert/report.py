@@ -7,6 +7,7 @@ import numpy as np
 
 from flaxseg import models
 from flaxseg.labels import LabelSet
+from flaxseg.preprocess import Preprocess
 
 SHOWN = 6
 """Keys that are listed one by one; of more only the number is told."""
@@ -30,6 +31,7 @@ class Report:
         licence: of the source, where known.
         dtypes: of the floating-point tensors in the file.
         spares: the tensors left out; `convert.save` writes them back.
+        preprocess: normalisation of the images that it was trained on.
     """
 
     source: str
@@ -45,6 +47,7 @@ class Report:
     licence: str = ""
     dtypes: tuple[str, ...] = ()
     spares: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+    preprocess: Preprocess = Preprocess()
 
     def __str__(self) -> str:
         rows = {
@@ -52,6 +55,7 @@ class Report:
             "format": f"{self.format}: {self.origin}",
             "network": f"{self.model_name}, {self.config.num_classes} classes",
             "classes": _classes(self.labels),
+            "images": str(self.preprocess),
             "tensors": f"{self.used} used, {len(self.left_out)} left out",
             "stored as": ", ".join(self.dtypes),
             "licence": self.licence,

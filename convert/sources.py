@@ -14,9 +14,10 @@ from flaxseg.errors import CheckpointError
 HUB = "hf:"
 """In front of a repository's name on the Hugging Face hub: hf:owner/name[@revision]."""
 
-HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")
+HUB_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
 HUB_PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 CONFIG_FILE = "config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
 INDEX_SUFFIX = ".index.json"
 FOLDER_FILES = (
     "model.safetensors",
@@ -35,11 +36,13 @@ class Checkpoint:
         source: the place, as the user named it.
         content: tensors and what was noted beside them.
         config: the `config.json` of a Hugging Face folder; empty if there is none.
+        preprocessor: its `preprocessor_config.json`, likewise.
     """
 
     source: str
     content: Content
     config: dict[str, Any]
+    preprocessor: dict[str, Any]
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -60,21 +63,23 @@ def open_checkpoint(source: str | os.PathLike) -> Checkpoint:
     """
     name = os.fspath(source)
     path = _download(name) if name.startswith(HUB) else Path(name)
-    if not path.is_dir():
-        config_file = path.with_name(CONFIG_FILE)
-        config = _read_config(config_file) if _is_hugging_face(path) else {}
-        return Checkpoint(name, _read_file(path), config)
+    file = _weights_in(path, name) if path.is_dir() else path
+    content = _read_file(file)
+    if file.name not in FOLDER_FILES:
+        return Checkpoint(name, content, {}, {})  # what lies beside it may belong to anything
+    config, preprocessor = (
+        _read_config(file.with_name(beside)) for beside in (CONFIG_FILE, PREPROCESSOR_FILE)
+    )
+    return Checkpoint(name, content, config, preprocessor)
+
+
+def _weights_in(folder: Path, name: str) -> Path:
     for candidate in FOLDER_FILES:
-        if (path / candidate).is_file():
-            return Checkpoint(name, _read_file(path / candidate), _read_config(path / CONFIG_FILE))
+        if (folder / candidate).is_file():
+            return folder / candidate
     raise CheckpointError(
         f"{name} is a folder without weights: expected one of {', '.join(FOLDER_FILES)} in it"
     )
-
-
-def _is_hugging_face(path: Path) -> bool:
-    """A config.json beside a file of another name may belong to anything."""
-    return path.name in FOLDER_FILES
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import numpy as jnp
 
+from convert import normalisation
 from convert.formats import FORMATS, Format
 from convert.formats.format import differing_fields
 from convert.load import NATIVE, check_values, recognise_checkpoint, shapes_of, translate
@@ -24,6 +25,7 @@ from flaxseg import models, native, ops
 from flaxseg.errors import CheckpointError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.model_dir import Tensor, check_keys, is_model_directory, read_directory
+from flaxseg.preprocess import Preprocess
 from flaxseg.training.start import Start
 
 POSITIONS = {
@@ -43,12 +45,14 @@ class _Found(NamedTuple):
         arrays: native key -> array.
         config: of a network with these shapes.
         lines: about it, for the user to read.
+        preprocess: normalisation of its images, where known.
         encoder: it holds an encoder alone.
     """
 
     arrays: Mapping[str, Tensor]
     config: models.Config
     lines: list[str]
+    preprocess: Preprocess | None
     encoder: bool = False
 
 
@@ -81,7 +85,7 @@ def start_from(source: str, config: models.Config) -> Start:
     lines.append(f"{len(kept)} of {len(leaves)} tensors start from it")
     if fresh:
         lines.append(f"random numbers in {', '.join(fresh)}")
-    return Start(kept, lines)
+    return Start(kept, lines, found.preprocess)
 
 
 def _read_directory(source: str) -> _Found | None:
@@ -89,7 +93,8 @@ def _read_directory(source: str) -> _Found | None:
     for directory in (Path(source), Path(source) / MODEL_FOLDER):
         if is_model_directory(directory):
             header, arrays = read_directory(directory)
-            return _Found(arrays, header.config, [f"format {NATIVE}, {header.name}"])
+            lines = [f"format {NATIVE}, {header.name}"]
+            return _Found(arrays, header.config, lines, header.preprocess)
     return None
 
 
@@ -99,7 +104,8 @@ def _read(checkpoint: Checkpoint, config: models.Config) -> _Found:
     if candidates:
         return _encoder(checkpoint, candidates, config)
     arrays, report = translate(checkpoint, recognise_checkpoint(checkpoint, like=config))
-    return _Found(arrays, report.config, str(report).splitlines()[1:])
+    known = None if normalisation.ASSUMED in report.notes else report.preprocess
+    return _Found(arrays, report.config, str(report).splitlines()[1:], known)
 
 
 def _whole(found: _Found, config: models.Config) -> _Found:
@@ -143,7 +149,8 @@ def _encoder(checkpoint: Checkpoint, candidates: Iterable[Format], config: model
         lines = [f"format {layout}: {layout.origin}"]
         lines += [f"licence {layout.licence}"] if layout.licence else []
         lines += [f"left out {short_list(left_out)}"] if left_out else []
-        return _Found(arrays, theirs, lines, encoder=True)
+        preprocess, _ = normalisation.from_checkpoint(checkpoint, layout, theirs.num_classes)
+        return _Found(arrays, theirs, lines, preprocess, encoder=True)
     raise CheckpointError(
         f"it holds an encoder that {models.name_of(config)} does not have: {'; or '.join(problems)}"
     )

@@ -16,7 +16,7 @@ from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
 
 SMALL = {"backbone.width": 8, "backbone.blocks": (1, 1, 1, 1), "channels": 16}
 LABELS = LabelSet("pair", ("cat", "dog"), ((255, 0, 0), (0, 0, 255)))
-PREPROCESS = Preprocess((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+PREPROCESS = Preprocess((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bgr")
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,10 @@ def test_weights_of_another_network_are_named(saved):
         ({"model": {"architecture": "ccnet", "chanels": 3}}, "no field 'chanels'"),
         ({"labels": {"name": "x", "classes": ["a"]}}, "no entry 'palette'"),
         ({"preprocess": {"mean": 3, "std": 4}}, "is damaged"),
+        (
+            {"preprocess": {**PREPROCESS.to_json(), "channels": "grb"}},
+            "channels is 'grb', it must be rgb or bgr",
+        ),
     ],
 )
 def test_a_damaged_header_is_named(saved, change, message):
@@ -184,6 +188,15 @@ def test_a_damaged_header_is_named(saved, change, message):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(CheckpointError, match=rf"config\.json.*{message}"):
         native.load(saved)
+
+
+def test_a_header_from_before_there_were_channels(saved):
+    path = saved / CONFIG_FILE
+    header = json.loads(path.read_text())
+    assert header["preprocess"].pop("channels") == "bgr"
+    path.write_text(json.dumps(header))
+    loaded = native.load_with_meta(saved)
+    assert loaded.preprocess == Preprocess(PREPROCESS.mean, PREPROCESS.std, "rgb")
 
 
 def test_a_header_that_is_no_json_is_named(saved):

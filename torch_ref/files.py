@@ -22,6 +22,8 @@ from torch_ref.registry import Network, create_model
 def load(directory: str | os.PathLike) -> Network:
     """The network of a model directory, in eval mode.
 
+    It takes images that are normalised as the directory's `config.json` says under `preprocess`.
+
     Raises:
         CheckpointError: what is missing, broken or does not fit, by file and key.
     """

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from convert.formats.bisenetv2 import AGGREGATION, FREE_FIELDS, SEMANTIC, conv_bn, in_sequence
 from convert.formats.format import Format
 from convert.rules import Rule, rename
+from flaxseg.preprocess import Preprocess
 
 _STAGES = {"S3": 2, "S4": 2, "S5_4": 4}
 """Stage of the semantic branch -> its gather-and-expansion layers."""
@@ -60,6 +61,14 @@ RULES = (
     *_aux_heads(),
 )
 
+PREPROCESS = {
+    # Cityscapes, ADE20K and COCO-Stuff
+    19: Preprocess((0.3257, 0.3690, 0.3223), (0.2112, 0.2148, 0.2115)),
+    150: Preprocess((0.49343230, 0.46819794, 0.43106043), (0.25680755, 0.25506608, 0.27422913)),
+    171: Preprocess((0.46962251, 0.4464104, 0.40718787), (0.27469736, 0.27012361, 0.28515933)),
+}
+"""Each data set's own mean and deviation, by its number of classes."""
+
 FORMAT = Format(
     name="coincheung",
     architecture="bisenetv2",
@@ -68,4 +77,6 @@ FORMAT = Format(
     rules=RULES,
     variants=("bisenetv2_coincheung",),
     free=FREE_FIELDS,
+    preprocess=None,
+    by_classes=PREPROCESS,
 )

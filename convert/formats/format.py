@@ -14,6 +14,7 @@ from flaxseg import native
 from flaxseg.errors import CheckpointError
 from flaxseg.model_dir import COUNTER
 from flaxseg.models import get_config
+from flaxseg.preprocess import Preprocess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,9 @@ class Format:
         untold: what no file tells and its user may have to.
         bare: any network of the architecture has these keys, so that they tell no variant.
         head_dim: channels of an attention head, where an encoder's shapes do not tell it.
+        preprocess: normalisation of the images that its networks were trained on, ImageNet's
+            unless told; None if it is not known.
+        by_classes: number of classes -> another one, where that tells the data set.
     """
 
     name: str
@@ -77,6 +81,8 @@ class Format:
     untold: str = ""
     bare: bool = False
     head_dim: int | None = None
+    preprocess: Preprocess | None = Preprocess()
+    by_classes: Mapping[int, Preprocess] = dataclasses.field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return f"{self.name} {self.architecture}"

@@ -5,6 +5,7 @@ import math
 from convert.changes import Reshape
 from convert.formats.format import Format
 from convert.rules import rename
+from flaxseg.preprocess import Preprocess
 
 _FLAT = Reshape(lambda shape: (shape[0], math.prod(shape[1:])))
 """A convolution's kernel as a linear layer on patches, whose pixels come channel by channel."""
@@ -46,4 +47,5 @@ FORMAT = Format(
     rules=RULES,
     variants=("vitseg",),
     free=FREE_FIELDS,
+    preprocess=Preprocess((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),  # the first layer normalises
 )

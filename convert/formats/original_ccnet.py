@@ -2,13 +2,14 @@
 
 Its norms are InPlaceABN layers, which scale by |weight| + eps where a plain BatchNorm scales by
 weight. This table carries the values as they are: `convert.plain_weights` is the step that makes
-a plain BatchNorm compute the same.
+a plain BatchNorm compute the same. It takes blue, green and red from 0 to 255 less their means.
 """
 
 from convert.formats.ccnet import FREE_FIELDS
 from convert.formats.format import Format
 from convert.formats.torchvision_resnet import STAGES
 from convert.rules import rename
+from flaxseg.preprocess import Preprocess
 
 RULES = (
     rename("backbone.stem.{i}.conv.weight", "conv{i+1}.weight"),
@@ -30,6 +31,12 @@ RULES = (
     rename("aux_head.classifier.*", "dsn.3.*"),
 )
 
+PREPROCESS = Preprocess(
+    mean=(122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 255),
+    std=(1 / 255, 1 / 255, 1 / 255),
+    channels="bgr",
+)
+
 FORMAT = Format(
     name="original",
     architecture="ccnet",
@@ -40,4 +47,5 @@ FORMAT = Format(
     free=FREE_FIELDS,
     untold="norms are taken as plain ones; InPlaceABN's, which the authors trained with, scale by "
     "|weight| + 1e-5: --inplace-abn",
+    preprocess=PREPROCESS,
 )

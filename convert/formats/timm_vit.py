@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from convert.changes import Shape
 from convert.formats.format import Format
 from convert.rules import Extra, Rule, rename, where
+from flaxseg.preprocess import Preprocess
 
 LAYERS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 """Of a block."""
@@ -53,4 +54,5 @@ FORMAT = Format(
     rules=RULES,
     scope="backbone.",
     head_dim=HEAD_DIM,
+    preprocess=Preprocess((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # augreg's; few others have ImageNet's
 )

@@ -54,4 +54,5 @@ FORMAT = Format(
     rules=RULES,
     scope=("pos_embed", "patch_embed.", "blocks."),
     head_dim=HEAD_DIM,
+    preprocess=TIMM_VIT.preprocess,
 )

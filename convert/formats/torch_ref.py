@@ -64,4 +64,5 @@ def native_keys(architecture: str, formats: tuple[Format, ...]) -> NativeKeys:
         variants=tuple(ARCHITECTURES[architecture].variants),
         free=frozenset(),
         bare=True,
+        preprocess=None,
     )

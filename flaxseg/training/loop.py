@@ -135,7 +135,7 @@ class _Run:
         return SampleFile(path, self.step) if distributed.is_first() else None
 
     def _begin(self, start: Start | None) -> Snapshot:
-        for line in start.lines if start else ():
+        for line in start.report(self.setup.preprocess) if start else ():
             self._notify(line)
         return Snapshot(self.setup.init(start), None, History())
 

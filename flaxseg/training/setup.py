@@ -185,7 +185,7 @@ class Setup:
             graphdef=nnx.split(model, nnx.Param, nnx.BatchStat)[0],
             tx=configured_optimizer(config, schedule, model),
             schedule=schedule,
-            preprocess=Preprocess(config.mean, config.std),
+            preprocess=Preprocess(config.mean, config.std, config.channels),
             objective=Objective.of(
                 config,
                 labels=datasets.train.labels,

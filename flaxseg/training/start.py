@@ -10,7 +10,9 @@ from flax import nnx
 
 from flaxseg import models, native
 from flaxseg.model_dir import check_keys
+from flaxseg.preprocess import Preprocess
 from flaxseg.training.averaging import Averaging
+from flaxseg.training.config import flag, show
 from flaxseg.training.step import TrainState, init_state
 
 
@@ -21,10 +23,25 @@ class Start(NamedTuple):
         arrays: native key -> array in torch's axis order; keys that are not there start from
             random numbers.
         lines: what they are and what they leave out, for the user to read.
+        preprocess: the normalisation of the images that they were trained on, where known.
     """
 
     arrays: dict[str, np.ndarray]
     lines: Sequence[str]
+    preprocess: Preprocess | None = None
+
+    def report(self, preprocess: Preprocess) -> list[str]:
+        """The lines for a run, and one more if it normalises its images in another way."""
+        theirs = self.preprocess
+        if theirs is None or theirs.is_close(preprocess):
+            return list(self.lines)
+        there, here = theirs.to_json(), preprocess.to_json()
+        names = [name for name in there if there[name] != here[name]]
+        there, here = (
+            " ".join(f"{flag(name)} {show(values[name])}" for name in names)
+            for values in (there, here)
+        )
+        return [*self.lines, f"its images were normalised with {there}, those of this run {here}"]
 
 
 Reader = Callable[[str, models.Config], Start]

@@ -15,7 +15,9 @@ from convert.verify import run_flax
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError
 from flaxseg.labels import LabelSet
+from flaxseg.preprocess import Preprocess
 
+PREPROCESS = Preprocess((0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bgr")
 TINY = {"backbone.blocks": (1, 1, 1, 1), "backbone.width": 4, "channels": 8}
 
 
@@ -37,7 +39,7 @@ def directory(tmp_path):
     model = native.fill(models.abstract_model(config), random_state(config, 0))
     palette = tuple((n, n, n) for n in range(5))
     labels = LabelSet("pets", ("cat", "dog", "sofa", "grass", "sky"), palette)
-    native.save(model, tmp_path / "model", labels=labels)
+    native.save(model, tmp_path / "model", labels=labels, preprocess=PREPROCESS)
     return tmp_path / "model"
 
 
@@ -45,7 +47,8 @@ def test_save_writes_it_too(directory, tmp_path):
     convert.save(convert.load(directory), tmp_path / "b.onnx", format="onnx")
     session = onnxruntime.InferenceSession(tmp_path / "b.onnx")
     assert session.get_outputs()[0].shape[1:] == [5, 32, 48]
-    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"])[0] == "cat"
+    notes = session.get_modelmeta().custom_metadata_map
+    assert json.loads(notes["classes"])[0] == "cat" and json.loads(notes["channels"]) == "bgr"
 
 
 def test_command(directory, tmp_path, capsys):
@@ -53,7 +56,7 @@ def test_command(directory, tmp_path, capsys):
     assert "onnxruntime and Flax differ by" in capsys.readouterr().out
     notes = onnxruntime.InferenceSession(tmp_path / "a.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(notes["classes"]) == ["cat", "dog", "sofa", "grass", "sky"]
-    assert json.loads(notes["mean"]) == [0.485, 0.456, 0.406]
+    assert {key: json.loads(notes[key]) for key in PREPROCESS.to_json()} == PREPROCESS.to_json()
     assert main(["export", str(directory), str(tmp_path / "a.onnx")]) == 2
     assert "exists" in capsys.readouterr().err
     assert main(["export", str(directory), str(tmp_path / "a.pth")]) == 2

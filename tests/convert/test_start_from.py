@@ -9,6 +9,7 @@ from convert.parity.runs import random_state
 from convert.start import resize_table
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError
+from flaxseg.preprocess import Preprocess
 
 
 def random_model(config: models.Config) -> models.Model:
@@ -46,10 +47,14 @@ def test_whole_network_with_other_classes(tmp_path):
 
 def test_model_directory_and_work_directory(tmp_path):
     model = random_model(small_config("bisenetv2"))
-    native.save(model, tmp_path / "run" / "model")
+    bgr = Preprocess(channels="bgr")
+    native.save(model, tmp_path / "run" / "model", preprocess=bgr)
     for source in (tmp_path / "run" / "model", tmp_path / "run"):
         start = convert.start_from(str(source), model.config)
         assert same_tensors(start, model) == set() and "format native, bisenetv2" in start.lines
+        assert start.preprocess == bgr and start.report(bgr) == start.lines
+        told = start.report(Preprocess(mean=(0.5, 0.5, 0.5)))[-1]
+        assert "--mean 0.485 0.456 0.406 --channels bgr, those of this run --mean 0.5" in told
 
 
 def test_auxiliary_heads_may_be_missing_or_too_many(tmp_path):
@@ -113,6 +118,8 @@ def test_encoder_alone(case, tmp_path):
         key for key in native.leaves(model) if not key.startswith(scope)
     }
     assert f"format {case.split()[0]} {architecture}: " in "\n".join(start.lines)
+    half = (0.5, 0.5, 0.5)
+    assert start.preprocess == (Preprocess(half, half) if "timm" in case else Preprocess())
 
 
 def test_encoder_for_another_size(tmp_path):

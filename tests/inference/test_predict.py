@@ -54,6 +54,13 @@ def test_the_padding_normalises_to_almost_zero(pixel_model, labels, photo):
     np.testing.assert_allclose(seen[0][0, :11, :17], Preprocess()(photo), atol=1e-6)
 
 
+def test_blue_green_red_is_the_turned_photo(pixel_model, labels, photo):
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    found = Predictor(pixel_model, labels, Preprocess(mean, std, "bgr")).logits(photo)
+    turned = Predictor(pixel_model, labels, Preprocess(mean[::-1], std[::-1]))
+    np.testing.assert_array_equal(found, turned.logits(np.ascontiguousarray(photo[..., ::-1])))
+
+
 def test_a_network_at_its_own_size(model_dir, photo):
     """Without padding the result is the network's own output, interpolated to the photo."""
     loaded = native.load_with_meta(model_dir)

@@ -40,7 +40,7 @@ def test_every_field_is_a_flag(tmp_path):
         "--resize stretch --scale 1 3 --hflip 0.1 --vflip 0.2 --jitter 0.4 --eval-size 5 6 "
         "--scale-law uniform --base-size 7 6 --cat-max-ratio 0.75 --rare-crop 0.3 --rotation 9 "
         "--interpolation nearest --color photometric --loader-threads 3 "
-        "--keep-decoded 1.5 --mean 0 0.1 0.2 --std 1 2 3 "
+        "--keep-decoded 1.5 --mean 0 0.1 0.2 --std 1 2 3 --channels bgr "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
         "--dtype bfloat16 --init I --override channels=64 backbone.width=16 --devices 1 "
         "--nesterov --betas 0.8 0.9 --no-decay bias position --head-lr 10 "

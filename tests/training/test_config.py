@@ -55,6 +55,8 @@ def test_fields_override_the_recipe():
         ({"batch_size": 0}, "--batch-size is 0, it must be at least 1"),
         ({"batch_size": 2.0}, "--batch-size is 2.0, it must be of type int"),
         ({"batch_size": True}, "--batch-size is True, it must be of type int"),
+        ({"mean": (123.675, 116.28, 103.53)}, "--mean is 123.675 116.28 .*, .* from 0 to 1"),
+        ({"channels": "brg"}, "--channels is 'brg', it must be one of .*; did you mean"),
         ({"std": (1.0, 0.0, 1.0)}, "--std is 1.0 0.0 1.0, it must be three numbers above 0"),
         ({"image_size": (0, 32)}, "--image-size is 0 32, it must be at least 1 pixel"),
         ({"image_size": (32,)}, r"--image-size is \(32,\), it must be of type tuple\[int, int\]"),

@@ -8,6 +8,7 @@ from small_training import OVERRIDES
 import convert
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError, ConfigError
+from flaxseg.preprocess import Preprocess
 from flaxseg.training import fit
 from flaxseg.training.setup import Setup
 
@@ -24,11 +25,16 @@ def test_starts_from_it_and_resumes_without_it(
     tmp_path, small_run, quiet, last_snapshot, checkpoint, compiled_once
 ):
     run = {"workdir": str(tmp_path / "run"), "init": str(checkpoint), "lr": 1e-12}
+    run["channels"] = "bgr"
     wanted = native.state_dict(native.load(checkpoint))
     fit(small_run(**run, max_steps=1), quiet, reader=convert.start_from)
-    assert f"starts from {checkpoint}" in quiet.export_text()
+    told = quiet.export_text()
+    assert f"starts from {checkpoint}" in told
+    assert "normalised with --channels rgb, those of this run --channels bgr" in told
     config = small_run(**run)
-    found = native.state_dict(Setup.of(config).model(last_snapshot(config).state))
+    setup = Setup.of(config)
+    assert setup.preprocess == Preprocess(channels="bgr")
+    found = native.state_dict(setup.model(last_snapshot(config).state))
     for key, array in wanted.items():
         if "running" not in key:
             np.testing.assert_allclose(found[key], array, atol=1e-6, err_msg=key)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import ClassVar, Literal
 
-from flaxseg.preprocess import Preprocess
+from flaxseg.preprocess import Channels, Preprocess
 from flaxseg.training.settings.limits import PROBABILITY, SIZE, Limit, at_least
 
 IMAGENET = Preprocess()
@@ -75,6 +75,10 @@ class DataSettings:
     std: tuple[float, float, float] = IMAGENET.std
     """Standard deviation by which they are then divided, likewise."""
 
+    channels: Channels = "rgb"
+    """Order in which the network takes the channels; MEAN and STD are those of red, green and blue
+    either way."""
+
     check_labels: bool = True
     """Read every label map before the first step."""
 
@@ -98,6 +102,7 @@ class DataSettings:
         "hflip": PROBABILITY,
         "vflip": PROBABILITY,
         "jitter": PROBABILITY,
+        "mean": (lambda value: 0 <= min(value) <= max(value) <= 1, "three numbers from 0 to 1"),
         "std": (lambda value: 0 < min(value) <= max(value) < math.inf, "three numbers above 0"),
         "loader_threads": at_least(1),
         "keep_decoded": at_least(0),
