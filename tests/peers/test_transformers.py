@@ -1,10 +1,12 @@
 """transformers loads our SegFormer folders and computes the same."""
 
+import numpy as np
 import pytest
 import torch
-from transformers import SegformerForSemanticSegmentation
+from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 
 import convert
+from flaxseg.preprocess import Preprocess
 
 
 @pytest.mark.parametrize("size", range(6))
@@ -32,3 +34,18 @@ def test_its_own_folder_comes_back_bit_for_bit(size, network, tmp_path):
     assert all((after[key] == array).all() for key, array in before.items())
     found = convert.load(tmp_path / "theirs")
     assert found.report.model_name == f"segformer_b{size}_hf"
+
+
+def test_normalises_images_as_we_do(network, tmp_path):
+    ours = Preprocess((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    convert.save(
+        network("segformer_b0_hf"), tmp_path / "ours", format="huggingface", preprocess=ours
+    )
+    peer = SegformerImageProcessor.from_pretrained(tmp_path / "ours")
+    photo = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    found = peer(photo, do_resize=False, return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(found[0].transpose(1, 2, 0), ours(photo), rtol=0, atol=1e-5)
+    peer.save_pretrained(tmp_path / "theirs")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "ours" / name).rename(tmp_path / "theirs" / name)
+    assert convert.load(tmp_path / "theirs").report.preprocess == ours
