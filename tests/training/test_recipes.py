@@ -91,7 +91,8 @@ PUBLISHED = [
     }),
     ("ccnet_r101_original", "cityscapes", {
         **POLY, "lr": 0.01, "weight_decay": 1e-4, "min_lr": 0.0, "steps": 60_000, "batch_size": 8,
-        "image_size": (769, 769),
+        "image_size": (769, 769), "channels": "bgr", "std": (1 / 255, 1 / 255, 1 / 255),
+        "mean": (122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 255),
     }),
     ("setr_naive", "ade20k", {
         **POLY, "lr": 0.01, "weight_decay": 0.0, "head_lr": 10.0, "min_lr": 1e-4,

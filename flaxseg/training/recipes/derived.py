@@ -13,6 +13,8 @@ from flaxseg.training.settings.data import IMAGENET
 _WHOLE = {"eval_base_size": None, "eval_multiple": 1, "eval_window": None, "eval_stride": None}
 """Pictures no larger than the crops are looked at as they are."""
 
+_IMAGENET = {"mean": IMAGENET.mean, "std": IMAGENET.std, "channels": "rgb"}
+
 
 def _camvid(name: str, recipe: Recipe) -> Recipe:
     # The networks whose sides must be multiples of 32 cannot take 720.
@@ -27,7 +29,7 @@ def _camvid(name: str, recipe: Recipe) -> Recipe:
 
 def _pets(recipe: Recipe) -> Recipe:
     ours = {"data": "pets", "image_size": (384, 384), "steps": 20_000, "eval_every": 5}
-    ours |= {"base_size": None, "mean": IMAGENET.mean, "std": IMAGENET.std} | _WHOLE | VARIED
+    ours |= {"base_size": None, **_IMAGENET, **_WHOLE, **VARIED}
     return recipe.but("derived from its recipe for ADE20K", **ours)
 
 

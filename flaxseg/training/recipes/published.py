@@ -95,7 +95,10 @@ def _ade20k() -> dict[str, Recipe]:
     pup = naive.but(naive.source, lr=1e-3)
     segformer = Recipe("NVlabs and mmsegmentation", mmseg | _SEGFORMER | _size(512), _MIT)
     largest = segformer.but("NVlabs", image_size=(640, 640), **_based(2560, 640))
-    colours = {"mean": (0.4934, 0.4682, 0.4311), "std": (0.2568, 0.2551, 0.2743)}
+    colours = {
+        "mean": (0.49343230, 0.46819794, 0.43106043),
+        "std": (0.25680755, 0.25506608, 0.27422913),
+    }
     ours = _COINCHEUNG | colours | _size(640, weight_decay=1e-4) | VARIED
     bisenet = Recipe("CoinCheung", _ADE20K | _CROPS | ours)
     return {
@@ -120,7 +123,10 @@ def _ade20k() -> dict[str, Recipe]:
 def _cityscapes() -> dict[str, Recipe]:
     mmseg, plain = _CITYSCAPES | _MMSEG, _CITYSCAPES | _CROPS
     ccnet = Recipe("mmsegmentation", mmseg | _SGD | _size(512, 1024, steps=80_000), _RESNET)
-    authors = {"weight_decay": 1e-4, "min_lr": 0.0, "loss_align_corners": True}
+    # Blue, green and red from 0 to 255, less their means.
+    means = (122.67891434 / 255, 116.66876762 / 255, 104.00698793 / 255)
+    authors = {"channels": "bgr", "mean": means, "std": (1 / 255, 1 / 255, 1 / 255)}
+    authors |= {"weight_decay": 1e-4, "min_lr": 0.0, "loss_align_corners": True}
     original = Recipe(
         "speedinghzl/CCNet", plain | _SGD | authors | _size(769, steps=60_000), _RESNET
     )
