@@ -60,7 +60,8 @@ class FlaxTwin:
     def scores(self) -> Scores:
         """On the validation images."""
         state = self.state
-        return self.setup.evaluator(state.params, state.stats, self.setup.datasets.val_batches)
+        batches = self.setup.datasets.val_batches
+        return self.setup.evaluator(state.params, state.stats, batches).scores
 
 
 class TorchTwin:

@@ -2,7 +2,7 @@
 
 import collections
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,11 +22,24 @@ from flaxseg.ops.soft_iou import soft_iou
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import DATA, batch_axes, put_batch, replicated
 
-Evaluator = Callable[[nnx.State, nnx.State, Iterable[Batch]], Scores]
-"""(params, stats, batches) -> scores."""
+Evaluator = Callable[..., "Evaluation"]
+"""(params, stats, batches, keep=()) -> scores, and the label maps of the samples to keep."""
 
 # Enough that the device never waits for the host, few enough that batches do not pile up.
 _BATCHES_IN_FLIGHT = 4
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation gives.
+
+    Attributes:
+        scores: of all samples.
+        predictions: predicted label maps (H, W) uint8, of the samples that were to be kept, by
+            their index.
+    """
+
+    scores: Scores
+    predictions: dict[int, np.ndarray]
 
 
 def evaluate(
@@ -61,7 +74,7 @@ def evaluate(
     run = make_evaluator(graphdef, labels, preprocess, mesh, windows, metrics)
     if mesh is not None:
         params, stats = jax.device_put((params, stats), replicated(mesh))
-    return run(params, stats, batches)
+    return run(params, stats, batches).scores
 
 
 def make_evaluator(
@@ -85,8 +98,9 @@ def make_evaluator(
         metrics: further scores, of `flaxseg.inference.more_metrics.METRICS`.
 
     Returns:
-        A function of the two other parts of the split and of batches. It compiles once for each
-        shape of a batch, however often it is called.
+        A function of the two other parts of the split, of batches, and of the indices of samples
+        whose predictions are to be kept. It compiles once for each shape of a batch, however often
+        it is called.
 
     Raises:
         ConfigError: the mesh has no axis "data", or a score is unknown.
@@ -94,23 +108,33 @@ def make_evaluator(
     place = _placement(mesh)
     wanted = parse_metrics(metrics, labels)
 
-    def count(logits: jax.Array, label: jax.Array, weight: jax.Array) -> _Counts:
+    def count(logits: jax.Array, label: jax.Array, weight: jax.Array):
         prediction = logits.argmax(axis=-1)
         matrix = confusion_matrix(prediction, label, labels.num_classes, weight)
         soft = _soft_iou(logits, label, weight) if SOFT_IOU in wanted else None
-        return _Counts(matrix, soft, None)
+        return _Counts(matrix, soft), prediction.astype(jnp.uint8)
 
     compiled = make_logits_fn(graphdef, labels, preprocess, count, mesh=mesh, windows=windows)
 
-    def run(params: nnx.State, stats: nnx.State, batches: Iterable[Batch]) -> Scores:
+    def run(
+        params: nnx.State,
+        stats: nnx.State,
+        batches: Iterable[Batch],
+        keep: Collection[int] = (),
+    ) -> Evaluation:
+        kept: dict[int, np.ndarray] = {}
+
         def counted(batch: Batch) -> _Counts:
             image, label, weight, _ = place(_checked(batch, labels))
-            counts = compiled(params, stats, image, batch.label.shape[1:3], label, weight)
+            size = batch.label.shape[1:3]
+            counts, prediction = compiled(params, stats, image, size, label, weight)
+            for place_in_batch, index in _wanted(batch, keep):
+                kept[index] = np.asarray(prediction[place_in_batch])
             return counts._replace(pixels=_pixels(batch))
 
         totals = _total(counted(batch) for batch in batches)
         more = {name: metric(totals) for name, metric in wanted.items()}
-        return Scores.from_matrix(totals.matrix, more)
+        return Evaluation(Scores.from_matrix(totals.matrix, more), kept)
 
     return run
 
@@ -126,13 +150,19 @@ class _Counts(NamedTuple):
 
     matrix: jax.Array
     soft_iou: jax.Array | None
-    pixels: int | None
+    pixels: int | None = None
 
 
 def _soft_iou(logits: jax.Array, label: jax.Array, weight: jax.Array) -> jax.Array:
     values, labelled = soft_iou(logits, label)
     counts = labelled & (weight > 0)
     return jnp.stack([jnp.sum(jnp.where(counts, values, 0)), jnp.sum(counts.astype(values.dtype))])
+
+
+def _wanted(batch: Batch, keep: Collection[int]) -> list[tuple[int, int]]:
+    """Position in the batch and index of the samples to keep, without those that fill it up."""
+    samples = enumerate(zip(batch.index, batch.weight, strict=True))
+    return [(place, int(index)) for place, (index, weight) in samples if weight and index in keep]
 
 
 def _pixels(batch: Batch) -> int:

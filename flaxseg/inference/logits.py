@@ -110,17 +110,7 @@ def make_logits_fn(
         if windows is None and images.shape[1:3] == size:
             return at_once(params, stats, images, *more)
         see = functools.partial(look, params, stats)
-        logits = see(images) if windows is None else windowed(see, _placed(images, mesh), windows)
+        logits = see(images) if windows is None else windowed(see, jnp.asarray(images), windows)
         return finish(logits, size, *more)
 
     return run
-
-
-def _placed(images: Images, mesh: Mesh | None) -> jax.Array:
-    """The images on the devices: whole on each of them unless they are there already."""
-    if isinstance(images, jax.Array):
-        return images
-    if mesh is None:
-        return jnp.asarray(images)
-    place = replicated(mesh)
-    return jax.make_array_from_process_local_data(place, images, images.shape)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.inference.logits import make_logits_fn
@@ -24,7 +23,6 @@ def make_label_fn(
     graphdef: nnx.GraphDef,
     labels: LabelSet,
     preprocess: Preprocess,
-    mesh: Mesh | None = None,
     windows: Windows | None = None,
 ) -> LabelFn:
     """A compiled (params, stats, images) -> label maps, for weights that change between calls.
@@ -33,8 +31,6 @@ def make_label_fn(
         graphdef: of `nnx.split(model, nnx.Param, nnx.BatchStat)`, in train or eval mode.
         labels: the classes the model knows.
         preprocess: how its images were normalised.
-        mesh: devices on which the weights lie, whole or split, and of which each computes the same;
-            None runs where the weights are.
         windows: where the network looks at a picture; None looks at it as a whole.
 
     Returns:
@@ -46,7 +42,7 @@ def make_label_fn(
     def classes(logits: jax.Array) -> jax.Array:
         return logits.argmax(axis=-1).astype(jnp.uint8)
 
-    run = make_logits_fn(graphdef, labels, preprocess, classes, mesh=mesh, windows=windows)
+    run = make_logits_fn(graphdef, labels, preprocess, classes, windows=windows)
 
     def label_fn(
         params: nnx.State,

@@ -161,7 +161,8 @@ class Checkpoints:
             history=ocp.args.JsonRestore(),
         )
         restored = self._last.restore(step, args=items)
-        history = restored["history"] | {"losses": tuple(restored["history"]["losses"])}
+        lists = {k: tuple(v) for k, v in restored["history"].items() if isinstance(v, list)}
+        history = restored["history"] | lists
         return Snapshot(restored["state"], restored["position"], History(**history))
 
     def _set_aside(self, damaged: dict[int, Exception]) -> Iterator[str]:

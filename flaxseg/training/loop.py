@@ -207,32 +207,32 @@ class _Run:
         datasets, labels = self.setup.datasets, self.setup.datasets.val.labels
         batches = self.stop.guard(datasets.val_batches)
         shown = self.setup.evaluated(self.state, self.stop.guard)
-        scores = self.setup.evaluator(shown.params, shown.stats, batches)
+        scores, predictions = self.setup.evaluator(
+            shown.params, shown.stats, batches, keep=self._examples()
+        )
         epoch = self.setup.epoch(self.step)
         self.log.scores(scores, self.step, epoch)
         values = scores.to_dict()
         self.metrics = {name: values[name] for name in (*SCORE_COLUMNS, *scores.more)}
         self.console.print(scores_table(scores, labels))
-        self._draw_overlays(shown, epoch)
+        self._draw_overlays(predictions, epoch)
         self._keep_if_best(shown, self.metrics["miou"] or 0.0)
         self.progress.pause()
 
-    def _draw_overlays(self, shown: TrainState, epoch: int) -> None:
-        datasets = self.setup.datasets
-        # Spread over the split: neighbours are often frames of one film.
-        count = min(OVERLAY_EXAMPLES, len(datasets.val))
-        chosen = np.linspace(0, len(datasets.val) - 1, count).astype(int).tolist()
-        examples = [datasets.eval_transform(datasets.val[i]) for i in chosen]
-        predict = functools.partial(self.setup.label_fn, shown.params, shown.stats)
-        predictions = [
-            np.asarray(predict(example.image[None], example.label.shape))[0] for example in examples
-        ]
+    def _examples(self) -> list[int]:
+        """The validation pictures that are drawn, spread: neighbours are often of one film."""
+        count = len(self.setup.datasets.val)
+        return np.linspace(0, count - 1, min(OVERLAY_EXAMPLES, count)).astype(int).tolist()
+
+    def _draw_overlays(self, predictions: dict[int, np.ndarray], epoch: int) -> None:
         if not distributed.is_first():
             return
+        datasets, chosen = self.setup.datasets, sorted(predictions)
+        examples = [datasets.eval_transform(datasets.val[i]) for i in chosen]
         sheet = contact_sheet(
             [stretched(example.image, example.label.shape) for example in examples],
             [example.label for example in examples],
-            predictions,
+            [predictions[i] for i in chosen],
             datasets.val.labels,
             captions=[datasets.val.name(i) for i in chosen],
         )

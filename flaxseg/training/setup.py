@@ -18,7 +18,6 @@ from flaxseg.distributed import to_host
 from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.more_metrics import parse_metrics
-from flaxseg.inference.predict import LabelFn, make_label_fn
 from flaxseg.inference.windows import Windows, make_windows
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import FSDP, choose_devices, gather_for_gradient, make_mesh, state_sharding
@@ -343,12 +342,6 @@ class Setup:
             windows=self._windows,
             metrics=self.config.metrics,
         )
-
-    @functools.cached_property
-    def label_fn(self) -> LabelFn:
-        """The compiled prediction of label maps."""
-        labels = self.datasets.val.labels
-        return make_label_fn(self.graphdef, labels, self.preprocess, self.mesh, self._windows)
 
     @property
     def _windows(self) -> Windows | None:

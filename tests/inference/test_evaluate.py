@@ -82,7 +82,7 @@ def test_new_weights_do_not_compile_again(pixel_model, labels, preprocess, devic
         state = (weights, stats)
         if mesh is not None:
             state = jax.device_put(state, NamedSharding(mesh, P()))
-        matrices.append(run(*state, [make_batch(4, seed=i) for i in range(3)]).matrix)
+        matrices.append(run(*state, [make_batch(4, seed=i) for i in range(3)]).scores.matrix)
     assert preprocess.traces == [(4 if devices is None else 8, 6, 5, 3)]
     assert (matrices[0] != matrices[1]).any()
 
@@ -93,6 +93,24 @@ def test_each_image_size_compiles_once(pixel_model, labels, preprocess):
     scores = evaluate(pixel_model, batches, labels=labels, preprocess=preprocess)
     assert preprocess.traces == [(2, 6, 5, 3), (2, 4, 4, 3)]
     np.testing.assert_array_equal(scores.matrix, plain_matrix(pixel_model, batches))
+
+
+@pytest.mark.parametrize("devices", [None, 8])
+def test_predictions_of_chosen_samples_are_kept(pixel_model, labels, preprocess, devices):
+    batches = [make_batch(3, seed=0), make_batch(3, seed=1, padding=1)]
+    batches[1].index[:] = (3, 4, 0)  # what fills a batch up has index 0
+    mesh = None if devices is None else data_mesh(devices)
+    graphdef, params, stats = nnx.split(pixel_model, nnx.Param, nnx.BatchStat)
+    if mesh is not None:
+        params, stats = jax.device_put((params, stats), NamedSharding(mesh, P()))
+    run = make_evaluator(graphdef, labels, preprocess, mesh)
+    found = run(params, stats, batches, keep=[0, 4, 9])
+    assert sorted(found.predictions) == [0, 4]
+    for index, image in ((0, batches[0].image[0]), (4, batches[1].image[1])):
+        expected = eval_view(pixel_model)(Preprocess()(image[None])).logits[0].argmax(-1)
+        assert found.predictions[index].dtype == np.uint8
+        np.testing.assert_array_equal(found.predictions[index], expected)
+    assert run(params, stats, batches).predictions == {}
 
 
 def test_totals_beyond_32_bits(pixel_model, labels, preprocess, monkeypatch):

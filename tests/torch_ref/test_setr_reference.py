@@ -34,20 +34,17 @@ def failures(case: figures.Case) -> list[figures.Figure]:
     return [figure for figure in measured if not figure.passed]
 
 
-@pytest.mark.parametrize(
-    "name", ["setr_naive", "setr_naive_cityscapes", "setr_naive_original", "setr_pup_original"]
-)
+@pytest.mark.parametrize("name", ["setr_naive_original", "setr_pup_original"])
 def test_equals_flax(name):
     """The others are compared, and trained, with all networks in test_parity."""
     size = COMPARISONS[name].sizes[0]
     assert failures(figures.make_case(small_config(name), size, batches=1)) == []
 
 
-@pytest.mark.parametrize("remat", [False, True])
-def test_equals_flax_with_dropout(remat):
+def test_equals_flax_with_dropout_and_remat():
     config = small_config("setr_mla")
     backbone = dataclasses.replace(config.backbone, **DROPOUTS)
-    config = dataclasses.replace(config, backbone=backbone, remat=remat)
+    config = dataclasses.replace(config, backbone=backbone, remat=True)
     case = figures.make_case(config, (37, 50), batches=1)
     assert len(case.batches[0].masks) == 1 + 4 * 4
     assert failures(case) == []

@@ -45,7 +45,7 @@ def saved(tmp_path):
     """A folder with the checkpoints of steps 3 and 5; 3 was the best."""
     with Checkpoints(tmp_path, RUN) as checkpoints:
         for step in (1, 3, 5):
-            history = History(0.25, 3, (0.5, 1 / 3))
+            history = History(0.25, 3, (0.5, 1 / 3), (0.25,))
             checkpoints.save(step, make_state(step), {"next_index": step}, history)
         checkpoints.save_best(3, make_state(3), {"next_index": 3}, History(0.25, 3))
     return tmp_path
@@ -75,7 +75,7 @@ def test_restores_the_latest_with_all_its_parts(saved, abstract):
         np.testing.assert_array_equal(ours, theirs)
         assert ours.sharding.is_equivalent_to(theirs.sharding, ours.ndim)
     assert snapshot.position == {"next_index": 5}
-    assert snapshot.history == History(0.25, 3, (0.5, 1 / 3))
+    assert snapshot.history == History(0.25, 3, (0.5, 1 / 3), (0.25,))
 
 
 def test_keeps_two_and_the_best(saved):
@@ -201,4 +201,6 @@ def test_an_error_inside_is_not_masked_by_one_of_closing(tmp_path, monkeypatch):
 
 
 def test_history_is_plain_data():
-    assert dataclasses.asdict(History()) == {"best_miou": None, "best_step": None, "losses": ()}
+    assert dataclasses.asdict(History()) == {
+        "best_miou": None, "best_step": None, "losses": (), "accuracies": (),
+    }  # fmt: skip

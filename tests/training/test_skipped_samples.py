@@ -39,7 +39,7 @@ class Untrained:
 
 def test_listed_before_the_first_step(small_run, data_dir, tmp_path, quiet, monkeypatch):
     monkeypatch.setattr("flaxseg.training.loop._Run", Untrained)
-    config = {"data": "folder", "data_dir": str(data_dir)}
+    config = {"data": "folder", "data_dir": str(data_dir), "metrics": ()}
     with pytest.raises(DataError, match="1 files in .* have no partner"):
         fit(small_run(workdir=str(tmp_path / "refused"), **config), quiet)
     assert not (tmp_path / "refused").exists()
@@ -51,7 +51,9 @@ def test_listed_before_the_first_step(small_run, data_dir, tmp_path, quiet, monk
 
 
 def test_order_goes_on_after_a_stop(small_run, data_dir):
-    config = small_run(data="folder", data_dir=str(data_dir), on_bad_sample="skip")
+    config = small_run(
+        data="folder", data_dir=str(data_dir), on_bad_sample="skip", metrics=("soft_iou",)
+    )
     whole = iter(open_datasets(config).train_batches)
     batches = [next(whole) for _ in range(5)]
     begun = iter(open_datasets(config).train_batches)
