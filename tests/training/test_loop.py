@@ -124,10 +124,10 @@ def test_each_program_compiles_once_in_a_whole_run(small_run, tmp_path, quiet, s
     fit(small_run(workdir=str(tmp_path), max_steps=3), quiet)
     assert fit(small_run(workdir=str(tmp_path)), quiet).finished
     first, resumed = setups
-    batch, overlay = (8, 32, 32, 3), (1, 32, 32, 3)
+    batch = (8, 32, 32, 3)
     assert first.preprocess.traces == [batch]
-    # The step, and after two evaluations of several batches each: evaluator and label maps.
-    assert resumed.preprocess.traces == [batch, batch, overlay]
+    # The step, and the evaluator in two evaluations of several batches each, overlays included.
+    assert resumed.preprocess.traces == [batch, batch]
 
 
 def test_stop_before_the_first_step_initialises_nothing(
