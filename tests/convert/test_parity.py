@@ -25,8 +25,8 @@ STEPPED = [name for name in DISTINCT if name not in ("bisenetv2_matmul", "segfor
 """Those whose gradients differ in more than a product or an epsilon."""
 
 TRAINED = ("ccnet_r50", "segformer_b0_mmseg", "setr_naive", "vitseg")
-"""One of each architecture that does not take too long: `make parity` makes the 20 steps of all, and
-all in float32, in which the suite has the numbers of the published networks."""
+"""One of each architecture that compiles fast: `make parity` makes the 20 steps of all, and all in
+float32, in which the suite has the numbers of the published networks."""
 
 
 @pytest.fixture(scope="module", params=DISTINCT)
