@@ -110,12 +110,15 @@ def joined(launch: Launch, timeout: int = 300) -> Iterator[None]:
     if not _join(launch.check(), timeout):
         yield
         return
-    threading.Thread(target=_watch, daemon=True).start()
+    watch = threading.Thread(target=_watch, daemon=True)
+    watch.start()
     try:
         over = _tie_together()
         yield
         over.set()
         jax.distributed.shutdown()
+        # A thread that returns from JAX's code to an interpreter that is ending aborts the process.
+        watch.join(_SECONDS_TO_HEAR)
     except BaseException as error:
         _end_all(error)
 
