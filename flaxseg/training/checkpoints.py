@@ -200,7 +200,12 @@ class Checkpoints:
 
 def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=LatestN(keep), cleanup_tmp_directories=True
+        preservation_policy=LatestN(keep),
+        cleanup_tmp_directories=True,
+        # Both managers write at once, and their processes must not meet in one another's barriers.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=directory.name
+        ),
     )
     return ocp.CheckpointManager(directory, options=options)
 
