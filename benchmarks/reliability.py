@@ -48,6 +48,8 @@ DEVICES = 4
 OTHERS = (1, 2, 4)
 """What the other runs change between."""
 
+_MARKS = ("<!-- killed -->", "<!-- end -->")
+"""Between which the report lies in its file."""
 
 _DIFFERENCE = (
     "The difference is the largest one of any tensor, relative to its largest value: other numbers "
@@ -202,25 +204,31 @@ def verdict_row(run: int, attempts: list[Attempt], found: Verdict) -> str:
     return "| " + " | ".join(map(str, values)) + " |"
 
 
+def write(file: Path, options: argparse.Namespace, lines: list[str], good: bool) -> None:
+    """Puts the report between two marks of a Markdown file, or into a new one."""
+    described = textwrap.fill(" ".join((__doc__ or "").split("\n\n")[2].split()), 100)
+    command = f"python benchmarks/reliability.py --kills {options.kills} --seed {options.seed}"
+    versions = f"jax {jax.__version__}, Python {platform.python_version()}"
+    head = [described, "", f"`{command}`, {versions}, simulated CPU devices.", ""]
+    head += [f"`train.py {FLAGS}`", ""]
+    verdict = "Everything is as it should be." if good else "SOMETHING IS WRONG."
+    report = "\n".join([*head, *lines, "", textwrap.fill(_DIFFERENCE, 100), "", verdict])
+    text = file.read_text() if file.exists() else f"{_MARKS[0]}\n{_MARKS[1]}\n"
+    before, after = text.partition(_MARKS[0])[0], text.partition(_MARKS[1])[2]
+    file.write_text(f"{before}{_MARKS[0]}\n{report}\n{_MARKS[1]}{after}")
+
+
 def main():
     """Runs the trial and writes the report."""
     parser = argparse.ArgumentParser(description="runs that are killed at random moments")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of moments, signals and devices")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    parser.add_argument("--out", type=Path, help="Markdown file for the report")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         lines, good = trial(Path(folder), options.kills, random.Random(options.seed))
     if options.out:
-        described = textwrap.fill(" ".join((__doc__ or "").split("\n\n")[2].split()), 100)
-        command = f"python benchmarks/reliability.py --kills {options.kills} --seed {options.seed}"
-        versions = f"jax {jax.__version__}, Python {platform.python_version()}"
-        head = ["# Killed at random moments", "", described, ""]
-        head += [f"`{command}`, {versions}, simulated CPU devices.", ""]
-        head += [f"`train.py {FLAGS}`", ""]
-        verdict = "Everything is as it should be." if good else "SOMETHING IS WRONG."
-        end = ["", textwrap.fill(_DIFFERENCE, 100), "", verdict]
-        options.out.write_text("\n".join([*head, *lines, *end]) + "\n")
+        write(options.out, options, lines, good)
     sys.exit(0 if good else 1)
 
 

@@ -32,6 +32,7 @@ _MEND, _BUG, _INTERRUPTED = 2, 1, 130
 _SECONDS_TO_SPREAD = 3.0
 _SECONDS_TO_HEAR = 5.0
 _MILLISECONDS_TO_AGREE = 300_000
+_LINE_BYTES = 256
 
 
 class Launch(NamedTuple):
@@ -110,12 +111,15 @@ def joined(launch: Launch, timeout: int = 300) -> Iterator[None]:
     if not _join(launch.check(), timeout):
         yield
         return
-    threading.Thread(target=_watch, daemon=True).start()
+    watch = threading.Thread(target=_watch, daemon=True)
+    watch.start()
     try:
         over = _tie_together()
         yield
         over.set()
         jax.distributed.shutdown()
+        # A thread that returns from JAX's code to an interpreter that is ending aborts the process.
+        watch.join(_SECONDS_TO_HEAR)
     except BaseException as error:
         _end_all(error)
 
@@ -182,6 +186,28 @@ def wait_for_all(place: str) -> None:
 def is_true_of_any(value: bool) -> bool:
     """Whether a value is true in any process; waits for all."""
     return value if is_alone() else bool(np.any(multihost_utils.process_allgather(value)))
+
+
+def largest(value: int) -> int:
+    """The largest of the numbers of all processes; waits for all."""
+    return value if is_alone() else int(np.max(multihost_utils.process_allgather(value)))
+
+
+def said_by_any(line: str | None) -> str | None:
+    """The line of the first process that has one, with its number; waits for all.
+
+    A process alone gets its own. Of a long one only the beginning is sent.
+    """
+    if is_alone():
+        return line
+    sent = np.zeros(_LINE_BYTES, np.uint8)
+    data = (line or "").encode()[:_LINE_BYTES]
+    sent[: len(data)] = np.frombuffer(data, np.uint8)
+    for process, received in enumerate(multihost_utils.process_allgather(sent)):
+        if received.any():
+            text = received.tobytes().rstrip(b"\0").decode(errors="ignore")
+            return f"process {process}: {text}"
+    return None
 
 
 def joined_parts(part: np.ndarray) -> np.ndarray:

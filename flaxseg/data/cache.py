@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 
+from flaxseg.data.lock import one_at_a_time
 from flaxseg.errors import DataError
 
 CACHE_VARIABLE = "FLAXSEG_CACHE"
@@ -45,8 +46,8 @@ def prepare_once(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None
     """Fills a directory, unless that has been done.
 
     `prepare` writes into a temporary neighbour that is renamed when complete, so a killed run
-    leaves nothing that a later one would take for prepared data, and of several processes that
-    prepare at the same time one wins.
+    leaves nothing that a later one would take for prepared data. Of several processes one prepares
+    and the others wait; where nothing can be locked all of them prepare, and one wins.
 
     Args:
         directory: what to fill; its existence means that it is complete.
@@ -61,21 +62,27 @@ def prepare_once(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None
     if directory.is_dir():
         return directory
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(directory)
-        temporary = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix=_prefix(directory)))
-        try:
-            prepare(temporary)
-            with contextlib.suppress(FileExistsError):
-                _rename(temporary, directory)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with one_at_a_time(directory):
+            if not directory.is_dir():
+                _fill(directory, prepare)
     except OSError as error:
         raise DataError(
             f"{directory}: cannot be written ({error.strerror or error}); set {CACHE_VARIABLE} "
             "to a folder with space"
         ) from error
     return directory
+
+
+def _fill(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None]) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(directory)
+    temporary = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix=_prefix(directory)))
+    try:
+        prepare(temporary)
+        with contextlib.suppress(FileExistsError):
+            _rename(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _prefix(directory: pathlib.Path) -> str:
@@ -95,5 +102,6 @@ def _remove_stale(directory: pathlib.Path) -> None:
     """Removes what runs that were killed left behind, but not what another run is writing."""
     for path in directory.parent.glob(f"{_prefix(directory)}*"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            # The lock's file has such a name, too, and stays.
+            if path.is_dir() and time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(path)

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 
 from flaxseg.data.archives import Archive
+from flaxseg.data.lock import one_at_a_time
 from flaxseg.errors import DataError
 from flaxseg.files import replace_text
 
@@ -20,7 +21,7 @@ _ANSWER_SECONDS = 20
 def download(
     name: str, archives: Sequence[Archive], folder: pathlib.Path
 ) -> dict[Archive, pathlib.Path]:
-    """Downloads archives, unless that has been done.
+    """Downloads archives, unless that has been done; of several processes one does.
 
     Args:
         name: of the data set.
@@ -33,15 +34,30 @@ def download(
     Raises:
         DataError: no answer, a file of another checksum than was published, or nowhere to write.
     """
-    index = folder / name / _INDEX
-    known = _read_index(index)
-    found = {archive: folder / name / known.get(archive.url, "") for archive in archives}
-    if all(path.is_file() for path in found.values()):
+    found = _downloaded(archives, folder / name)
+    if found is not None:
         return found
+    with one_at_a_time(folder / name):
+        return _downloaded(archives, folder / name) or _download(name, archives, folder)
+
+
+def _downloaded(
+    archives: Sequence[Archive], folder: pathlib.Path
+) -> dict[Archive, pathlib.Path] | None:
+    """Where the archives lie, if all of them do."""
+    known = _read_index(folder / _INDEX)
+    found = {archive: folder / known.get(archive.url, "") for archive in archives}
+    return found if all(path.is_file() for path in found.values()) else None
+
+
+def _download(
+    name: str, archives: Sequence[Archive], folder: pathlib.Path
+) -> dict[Archive, pathlib.Path]:
     try:
         _announce(name, archives, folder)
         found = _fetch(name, archives, folder)
-        replace_text(index, json.dumps({a.url: path.name for a, path in found.items()}))
+        index = {archive.url: path.name for archive, path in found.items()}
+        replace_text(folder / name / _INDEX, json.dumps(index))
     except Exception as error:  # those of TFDS, requests and urllib have no common base
         files = " and ".join(archive.file for archive in archives)
         urls = " and ".join(archive.url for archive in archives)

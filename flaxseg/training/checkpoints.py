@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
@@ -106,7 +108,7 @@ class Checkpoints:
         _writing(self.directory, self._best.wait_until_finished)
 
     def restore(self, abstract: TrainState, notify: Callable[[str], None]) -> Snapshot | None:
-        """The latest readable checkpoint, or None if there never was one.
+        """The latest checkpoint that every process can read, or None if there never was one.
 
         Damaged ones are moved to `damaged/` once an older one has been read.
 
@@ -117,34 +119,40 @@ class Checkpoints:
         Raises:
             CheckpointError: if a checkpoint belongs to another run, or none is readable.
         """
-        damaged: dict[int, Exception] = {}
-        for step in sorted(self._last.all_steps(), reverse=True):
+        damaged: dict[int, str] = {}
+        while (step := self._newest_but(damaged)) is not None:
+            snapshot, error = None, None
             try:
                 snapshot = self._read(step, abstract)
             except CheckpointError:
                 raise
-            except Exception as error:  # What a damaged file raises differs by which file it is.
-                damaged[step] = error
-            if distributed.is_true_of_any(step in damaged):
-                damaged.setdefault(step, OSError("another process could not read it"))
+            except Exception as found:  # What a damaged file raises differs by which file it is.
+                error = _short(found)
+            reason = distributed.said_by_any(error)
+            if reason is not None:
+                damaged[step] = reason
                 continue
             for line in self._set_aside(damaged):
                 notify(f"{line}: going on from step {step}")
-            # The run measures these again, and steps must grow within a folder.
-            for later in (s for s in self._best.all_steps() if s > step):
-                self._best.delete(later)
+            self._begin_after(step)
             return snapshot
         if damaged:
-            reasons = "; ".join(f"step {step}: {_short(e)}" for step, e in damaged.items())
+            reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
             raise CheckpointError(
                 f"{self.directory}: no checkpoint can be read ({reasons}): restore the folder "
                 "from a backup, or begin anew in another --workdir"
             )
         return None
 
+    def _newest_but(self, damaged: Container[int]) -> int | None:
+        """The latest step that any process sees a checkpoint of, the damaged ones left out."""
+        own = (step for step in self._last.all_steps() if step not in damaged)
+        step = distributed.largest(max(own, default=-1))
+        return step if step >= 0 else None
+
     def _save(self, manager: ocp.CheckpointManager, step: int, snapshot: Snapshot) -> None:
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(snapshot.state),  # pyright: ignore[reportArgumentType]
+            state=ocp.args.PyTreeSave(snapshot.state),  # pyright: ignore[reportArgumentType]
             position=ocp.args.JsonSave(snapshot.position),
             history=ocp.args.JsonSave(dataclasses.asdict(snapshot.history)),
             run=ocp.args.JsonSave(self._run),
@@ -152,39 +160,61 @@ class Checkpoints:
         _writing(self.directory, lambda: manager.save(step, args=items, force=True))
 
     def _read(self, step: int, abstract: TrainState) -> Snapshot:
-        # The run first: a state of other shapes would raise an error that names no flag.
-        run = self._last.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
-        _check_run(self.directory, run, self._run)
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportArgumentType]
-            position=ocp.args.JsonRestore(),
-            history=ocp.args.JsonRestore(),
-        )
-        restored = self._last.restore(step, args=items)
+        path = self.directory / "last" / str(step)
+        # Of several processes one may see a damaged file where the others see none. The manager
+        # would let these wait for that one, which is with the next checkpoint.
+        alone = ocp.options.MultiprocessingOptions(None, {jax.process_index()})
+        handler = ocp.CompositeCheckpointHandler()
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+            # The run first: a state of other shapes would raise an error that names no flag.
+            items = ocp.args.Composite(run=ocp.args.JsonRestore())
+            _check_run(self.directory, reader.restore(path, args=items)["run"], self._run)
+            items = ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportArgumentType]
+                position=ocp.args.JsonRestore(),
+                history=ocp.args.JsonRestore(),
+            )
+            restored = reader.restore(path, args=items)
         lists = {k: tuple(v) for k, v in restored["history"].items() if isinstance(v, list)}
         history = restored["history"] | lists
         return Snapshot(restored["state"], restored["position"], History(**history))
 
-    def _set_aside(self, damaged: dict[int, Exception]) -> Iterator[str]:
-        for step, error in damaged.items():
+    def _set_aside(self, damaged: dict[int, str]) -> Iterator[str]:
+        for step, reason in damaged.items():
+            source = self.directory / "last" / str(step)
             target = self.directory / "damaged" / str(step)
             while target.exists():
                 target = target.with_name(target.name + "_")
             distributed.wait_for_all("a place for a damaged checkpoint is found")
-            if distributed.is_first():
+            if distributed.is_first() and source.exists():
                 target.parent.mkdir(exist_ok=True)
-                (self.directory / "last" / str(step)).rename(target)
-            distributed.wait_for_all("a damaged checkpoint is set aside")
-            yield f"checkpoint of step {step} is damaged ({_short(error)}), moved to {target}"
-        if damaged:
-            self._last.reload()
+                source.rename(target)
+            yield f"checkpoint of step {step} is damaged ({reason}), moved to {target}"
+
+    def _begin_after(self, step: int) -> None:
+        """Makes this step the latest one: the run measures those of later ones again."""
+        if distributed.is_first():
+            for later in (s for s in self._best.all_steps() if s > step):
+                shutil.rmtree(self.directory / "best" / str(later))
+        distributed.wait_for_all("the latest checkpoint is the restored one")
+        self._last.reload()
+        self._best.reload()
 
 
 def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=LatestN(keep), cleanup_tmp_directories=True
+        preservation_policy=LatestN(keep),
+        cleanup_tmp_directories=True,
+        # Both managers write at once, and their processes must not meet in one another's barriers.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            barrier_sync_key_prefix=directory.name
+        ),
     )
-    return ocp.CheckpointManager(directory, options=options)
+    handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    # Compression would take most of the time, from a training that goes on beside it, for 8 %.
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    handlers.add("state", ocp.args.PyTreeSave, handler)
+    return ocp.CheckpointManager(directory, options=options, handler_registry=handlers)
 
 
 def _writing(directory: Path, action: Callable[[], Any]) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from flaxseg.sharding import split_batch
+from flaxseg.training.flops import count_flops
 from flaxseg.training.step import StepMetrics, TrainState
 
 
@@ -19,8 +20,8 @@ class StepProgram:
     Attributes:
         run: the compiled step.
         parameters: number of parameters of the network.
-        flops: floating-point operations of a step over all devices together, by XLA's count before
-            it optimises: a multiply-add is two. None where XLA does not tell.
+        flops: floating-point operations of a step over all devices together, as `count_flops` has
+            them. None where XLA does not tell.
         memory: bytes that a step needs on each device: state, batch, activations and gradients.
             None where XLA does not tell.
     """
@@ -52,10 +53,11 @@ class StepProgram:
         place, pixels = split_batch(mesh), (batch_size, *image_size)
         image = jax.ShapeDtypeStruct((*pixels, 3), jnp.uint8, sharding=place)
         label = jax.ShapeDtypeStruct(pixels, jnp.uint8, sharding=place)
-        lowered = train_step.lower(state, image, label)
+        traced = train_step.trace(state, image, label)
+        lowered = traced.lower()
         compiled = lowered.compile()
         parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
-        return cls(compiled, parameters, _flops(lowered), _memory(compiled))
+        return cls(compiled, parameters, count_flops(traced, lowered), _memory(compiled))
 
     def __call__(
         self, state: TrainState, image: jax.Array, label: jax.Array
@@ -82,13 +84,6 @@ def peak_memory() -> int | None:
 
 def _devices() -> list[Any]:
     return jax.local_devices()
-
-
-def _flops(lowered: jax.stages.Lowered) -> float | None:
-    cost = lowered.cost_analysis()
-    # Negative is how some backends say that they do not know.
-    flops = cost.get("flops", -1) if isinstance(cost, dict) else -1
-    return float(flops) if flops > 0 else None
 
 
 def _memory(compiled: jax.stages.Compiled) -> int | None:

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import time
 
@@ -24,22 +26,30 @@ def test_failure_leaves_nothing(tmp_path):
 
     with pytest.raises(DataError, match="half-way"):
         prepare_once(tmp_path / "data", fail)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".data.lock"]
 
 
 def test_killed_run_is_not_taken_for_data(tmp_path):
     """What a killed process leaves is a temporary folder; it goes away after a day."""
     directory = tmp_path / "data"
-    for name, age in {".data.old": 2 * 24 * 3600, ".data.new": 60}.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "half").write_text("")
+    (tmp_path / ".data.lock").write_text("")
+    ages = {".data.old": 2 * 24 * 3600, ".data.new": 60, ".data.lock": 2 * 24 * 3600}
+    for name, age in ages.items():
+        if name != ".data.lock":
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "half").write_text("")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     prepare_once(directory, fill)
-    assert {path.name for path in tmp_path.iterdir()} == {"data", ".data.new"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data", ".data.new", ".data.lock"}
 
 
-def test_the_first_of_two_processes_wins(tmp_path):
+def test_where_nothing_can_be_locked_the_first_wins(tmp_path, monkeypatch):
     directory = tmp_path / "data"
+
+    def without_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
 
     def overtaken(target):
         fill(target)
@@ -48,7 +58,7 @@ def test_the_first_of_two_processes_wins(tmp_path):
 
     prepare_once(directory, overtaken)
     assert (directory / "content").read_text() == "the other process's"
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert {path.name for path in tmp_path.iterdir()} == {"data", ".data.lock"}
 
 
 def test_full_disk_is_explained(tmp_path):

@@ -1,5 +1,6 @@
 """Downloads from a server on the loopback address."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -9,6 +10,8 @@ import threading
 import numpy as np
 import pytest
 
+from flaxseg.data import download as downloading
+from flaxseg.data import lock
 from flaxseg.data.archives import Archive
 from flaxseg.data.download import download
 from flaxseg.data.pets import PETS
@@ -59,6 +62,22 @@ def test_downloaded_once(server, tmp_path, sha256, capsys):
         assert found[wanted[0]].read_bytes() == b"content"
     assert Handler.asked == ["/images.tar.gz"]
     assert "pets: downloading images.tar.gz" in capsys.readouterr().err
+
+
+def test_two_at_once_download_once(server, tmp_path, monkeypatch):
+    """Both have found nothing before either takes the lock."""
+    wanted, both = [archive(server)], threading.Barrier(2, timeout=30)
+
+    def locked_together(folder):
+        both.wait()
+        return lock.one_at_a_time(folder)
+
+    monkeypatch.setattr(downloading, "one_at_a_time", locked_together)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        tries = [threads.submit(download, "pets", wanted, tmp_path / "downloads") for _ in "ab"]
+    first, second = (one.result() for one in tries)
+    assert first == second and first[wanted[0]].read_bytes() == b"content"
+    assert Handler.asked == ["/images.tar.gz"]
 
 
 def test_wrong_checksum(server, tmp_path):

@@ -1,0 +1,52 @@
+"""Floating-point operations of a program, by XLA's count before it optimises."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+
+
+def count_flops(traced: jax.stages.Traced, lowered: jax.stages.Lowered) -> float | None:
+    """Operations over all devices together; a multiply-add is two.
+
+    XLA counts the body of a loop once. Here it counts as often as it runs.
+
+    Args:
+        traced: a jitted function for some arguments.
+        lowered: what it lowers to.
+
+    Returns:
+        None where XLA does not tell.
+    """
+    whole = _cost(lowered)
+    return None if whole is None else whole + _repetitions(traced.jaxpr.jaxpr)
+
+
+def _repetitions(jaxpr: Jaxpr) -> float:
+    """What the loops of a program do after their first round."""
+    total = 0.0
+    for length, body in _loops(jaxpr):
+        shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in body.in_avals]
+        once = _cost(jax.jit(jaxpr_as_fun(body)).lower(*shapes)) or 0.0
+        total += (length - 1) * once + length * _repetitions(body.jaxpr)
+    return total
+
+
+def _loops(jaxpr: Jaxpr) -> Iterator[tuple[int, ClosedJaxpr]]:
+    """Length and body of every loop of known length that is in no other loop."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            yield equation.params["length"], equation.params["jaxpr"]
+            continue
+        for value in equation.params.values():
+            inner = value.jaxpr if isinstance(value, ClosedJaxpr) else value
+            if isinstance(inner, Jaxpr):
+                yield from _loops(inner)
+
+
+def _cost(lowered: jax.stages.Lowered) -> float | None:
+    cost: Any = lowered.cost_analysis()
+    # Negative is how some backends say that they do not know.
+    flops = cost.get("flops", -1) if isinstance(cost, dict) else -1
+    return float(flops) if flops > 0 else None
