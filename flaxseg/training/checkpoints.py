@@ -211,7 +211,7 @@ def _manager(directory: Path, keep: int) -> ocp.CheckpointManager:
         ),
     )
     handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
-    # Compression would take most of the time, from a training that goes on beside it, for 8 %.
+    # Compression takes more time than writing does, from the training beside it, and saves 6 %.
     handler = ocp.PyTreeCheckpointHandler(use_compression=False)
     handlers.add("state", ocp.args.PyTreeSave, handler)
     return ocp.CheckpointManager(directory, options=options, handler_registry=handlers)
