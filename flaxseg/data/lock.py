@@ -17,8 +17,9 @@ def one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
 
     Who has to wait for more than a moment says so on standard error. The operating system holds the
     lock and lets go of it when a process ends, whichever way; the empty file `.NAME.lock` that it
-    belongs to stays beside the folder. Where nothing can be locked (a file system without locks, a
-    folder of another user) nobody waits: what is done inside must be safe then, too.
+    belongs to goes, too, unless the process is killed. Where nothing can be locked (a file system
+    without locks, a folder of another user) nobody waits, nor may who comes just when that file
+    goes: what is done inside must be safe then, too.
 
     Args:
         folder: what is going to be filled; it need not exist.
@@ -28,6 +29,9 @@ def one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
+            # Removed while it is held: afterwards it may be another's.
+            with contextlib.suppress(OSError):
+                pathlib.Path(lock.lock_file).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 lock.release()
 

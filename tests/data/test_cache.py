@@ -26,7 +26,7 @@ def test_failure_leaves_nothing(tmp_path):
 
     with pytest.raises(DataError, match="half-way"):
         prepare_once(tmp_path / "data", fail)
-    assert [path.name for path in tmp_path.iterdir()] == [".data.lock"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_killed_run_is_not_taken_for_data(tmp_path):
@@ -40,7 +40,7 @@ def test_killed_run_is_not_taken_for_data(tmp_path):
             (tmp_path / name / "half").write_text("")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
     prepare_once(directory, fill)
-    assert {path.name for path in tmp_path.iterdir()} == {"data", ".data.new", ".data.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data", ".data.new"}
 
 
 def test_where_nothing_can_be_locked_the_first_wins(tmp_path, monkeypatch):
