@@ -102,6 +102,6 @@ def _remove_stale(directory: pathlib.Path) -> None:
     """Removes what runs that were killed left behind, but not what another run is writing."""
     for path in directory.parent.glob(f"{_prefix(directory)}*"):
         with contextlib.suppress(OSError):
-            # The lock's file has such a name, too, and stays.
+            # The lock's file has such a name, too, and is not ours to remove.
             if path.is_dir() and time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(path)

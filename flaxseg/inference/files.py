@@ -130,7 +130,12 @@ def predict_files(
     for path, files in _tracked(pairs, "predicting", console):
         image = read_image(path)
         own = (image.shape[0], image.shape[1])
-        label = predictor.labels(image, size=seen_size(own), max_side=max_side)
+        label = predictor.labels(
+            image,
+            size=seen_size(own),
+            max_side=max_side,
+            interpolation=settings.get("interpolation", "bilinear"),
+        )
         _write(image, label, loaded.labels, alpha, files)
     return [file for files in targets for file in files]
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from flaxseg.data.transforms.geometry import MODES, Interpolation
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.inference.logits import make_logits_fn
 from flaxseg.inference.windows import Windows
@@ -117,6 +118,7 @@ class Predictor:
         *,
         size: tuple[int, int] | None = None,
         max_side: int | None = None,
+        interpolation: Interpolation = "bilinear",
     ) -> np.ndarray:
         """The label map of an RGB image.
 
@@ -130,6 +132,7 @@ class Predictor:
             max_side: without `size`, a photo whose longer side has more pixels is shrunk to that:
                 for photos that do not fit in memory, or that are far larger than those of the
                 training. None segments it at its own size.
+            interpolation: of a photo that is stretched to `size`.
 
         Returns:
             (H, W) uint8 class ids.
@@ -145,7 +148,7 @@ class Predictor:
         if inner == own:
             return self._run(self._label_fn, image)
         # The stretch is that of training and evaluation; mere shrinking had better not alias.
-        how = cv2.INTER_AREA if size is None else cv2.INTER_LINEAR
+        how = cv2.INTER_AREA if size is None else MODES[interpolation]
         resized = cv2.resize(image, inner[::-1], interpolation=how)
         return _resized_argmax(self.logits(resized), own)
 

@@ -271,6 +271,20 @@ def test_photos_are_seen_as_in_the_training_run(workdir, photos, tmp_path, optio
         np.testing.assert_array_equal(np.asarray(mask), expected)
 
 
+def test_photos_are_stretched_with_the_run_s_interpolation(workdir, photos, tmp_path):
+    settings = {"data": "shapes", "eval_size": [12, 20], "interpolation": "nearest"}
+    (workdir / "config.json").write_text(json.dumps(settings))
+    predict_files(workdir, photos[:1], tmp_path / "out")
+    predictor, photo = Predictor(*native.load_with_meta(workdir / "model")), read_image(photos[0])
+    maps = {
+        how: predictor.labels(photo, size=(12, 20), interpolation=how)
+        for how in ("bilinear", "nearest")
+    }
+    assert (maps["bilinear"] != maps["nearest"]).any()
+    with Image.open(tmp_path / "out" / "scene0_mask.png") as mask:
+        np.testing.assert_array_equal(np.asarray(mask), maps["nearest"])
+
+
 def test_a_senseless_batch_size_is_refused(workdir):
     with pytest.raises(ConfigError, match="--batch-size 0: give at least 1"):
         evaluate_dir(workdir, batch_size=0)
