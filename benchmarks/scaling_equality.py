@@ -173,7 +173,8 @@ def two_processes(jobs: list[str], steps: int, folder: Path) -> dict[str, Traine
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     file = folder / "two.npz"
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    flags = os.environ.get("XLA_FLAGS", "")
+    env = {**os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=4"}
     common = ["--steps", str(steps), "--file", str(file), "--port", str(port), *jobs]
     command = [sys.executable, __file__, "--worker"]
     running = [subprocess.Popen([*command, str(i), *common], env=env) for i in (1, 0)]

@@ -29,7 +29,13 @@ from torch_ref.blocks import DropPath, MapDropout
 
 Arrays = dict[str, np.ndarray]
 
-COMPILER_OPTIONS = {"float32": {}, "float64": {"xla_backend_optimization_level": 0}}
+_FAST = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+
+COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"float32": {}, "float64": _FAST}
 """Compiling takes most of the time. Float64 tells whether both compute the same function, which
 does not depend on the machine code's quality; float32 is compiled like a user's network."""
 

@@ -6,9 +6,6 @@ from jax.sharding import PartitionSpec as P
 from flaxseg import models
 from flaxseg.sharding import FSDP, make_mesh
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
-
 PROGRAM = """\
 HloModule jit_step
 

@@ -3,8 +3,6 @@ import pytest
 
 from flaxseg.sharding import make_mesh
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 
 @pytest.fixture(scope="module")
 def benchmark(load_benchmark):

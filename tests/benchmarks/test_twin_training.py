@@ -5,8 +5,6 @@ import pytest
 
 from flaxseg.errors import ConfigError
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 TINY = (
     "--model vitseg --limit 16 --batch-size 4 --image-size 32 32 --eval-size 32 32 "
     "--resize stretch --steps 4 --devices 1 --override patch_size=8 width=16 depth=1 mlp_dim=32"

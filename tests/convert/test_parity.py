@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from convert.parity import __main__ as command
 from convert.parity import figures, goldens, rows
 from convert.parity.networks import COMPARISONS, small_config
-from convert.parity.runs import FlaxRun
+from convert.parity.runs import COMPILER_OPTIONS, FlaxRun
 from flaxseg.models import get_config
 from flaxseg.ops import BatchNorm, criss_cross
 
@@ -27,6 +27,20 @@ STEPPED = [name for name in DISTINCT if name not in ("bisenetv2_matmul", "segfor
 TRAINED = ("ccnet_r50", "segformer_b0_mmseg", "setr_naive", "vitseg")
 """One of each architecture that compiles fast: `make parity` makes the 20 steps of all, and all in
 float32, in which the suite has the numbers of the published networks."""
+
+
+AS_FOR_USERS = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+}
+"""What XLA does by default, and the suite otherwise does without."""
+
+
+@pytest.fixture
+def as_for_users(monkeypatch):
+    """Compiles float32 networks as a user's."""
+    monkeypatch.setitem(COMPILER_OPTIONS, "float32", AS_FOR_USERS)
 
 
 @pytest.fixture(scope="module", params=DISTINCT)
@@ -50,6 +64,7 @@ def test_eval(case, exact):
 
 
 @pytest.mark.parametrize("case", TRAINED, indirect=True)
+@pytest.mark.usefixtures("as_for_users")
 def test_eval_in_float32(case):
     check(figures.eval_figure(case.flax("float32"), case))
 
@@ -70,6 +85,7 @@ def test_round_trips(case):
     assert len(measured) >= 2
 
 
+@pytest.mark.usefixtures("as_for_users")
 def test_float32_training_step_is_as_good_as_torchs():
     case = figures.make_case(small_config("ccnet"), SIZE, seed=rows.SEED)
     check(*figures.step_figures(case.flax("float32"), case))

@@ -15,11 +15,6 @@ from flaxseg.preprocess import Preprocess
 ANY_SIZE = AnySize()
 
 
-@pytest.fixture(autouse=True)
-def all_unoptimized(unoptimized):
-    """Programs run once or twice here."""
-
-
 class PixelModel(nnx.Module):
     """A classifier of single pixels: what lies around a pixel cannot change its class."""
 

@@ -14,11 +14,6 @@ from flaxseg.training.setup import Setup
 from flaxseg.training.workdir import CHECKPOINTS
 
 
-@pytest.fixture(autouse=True)
-def all_unoptimized(unoptimized):
-    """Programs run for moments here, and in subprocesses."""
-
-
 @pytest.fixture
 def quick_depthwise(monkeypatch):
     """XLA's own depthwise convolution: slower than ours on a CPU, but compiled in a moment."""

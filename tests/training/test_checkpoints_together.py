@@ -69,11 +69,8 @@ def ended(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    env = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+    one_device = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    env = {**os.environ, "XLA_FLAGS": one_device}
     running = []
     for process, views in enumerate(zip(damaged, missing, strict=True)):
         folders = map(str, (folder / "shared", *views))
