@@ -33,6 +33,7 @@ def tensors(source: data.Source, size: tuple[int, int]) -> tuple[torch.Tensor, t
     """All of a split, stretched: normalised images (N, 3, H, W), labels (N, H, W)."""
     examples = [source[i] for i in range(len(source))]
     images = [cv2.resize(x.image, size[::-1], interpolation=cv2.INTER_LINEAR) for x in examples]
+    # As albumentations does, which the tutorial uses. flaxseg measures from the pixels' centres.
     labels = [cv2.resize(x.label, size[::-1], interpolation=cv2.INTER_NEAREST) for x in examples]
     preprocess = Preprocess()
     normalised = (np.stack(images) / 255 - preprocess.mean) / preprocess.std
