@@ -12,6 +12,7 @@ One line per epoch: mean training loss, and mIoU on the validation images, stret
 """
 
 import argparse
+import sys
 import time
 
 import cv2
@@ -20,7 +21,7 @@ import torch
 from torch.nn import functional as F
 
 import torch_ref
-from flaxseg import data
+from flaxseg import cli, data
 from flaxseg.inference.metrics import Scores, confusion_matrix
 from flaxseg.labels import IGNORE
 from flaxseg.preprocess import Preprocess
@@ -47,7 +48,10 @@ def train_epoch(
     images: torch.Tensor,
     labels: torch.Tensor,
 ) -> float:
-    """One pass in random order, the incomplete batch left out; returns the mean loss."""
+    """One pass over what `tensors` gives, in random order; returns the mean loss.
+
+    The incomplete batch is left out.
+    """
     model.train()
     losses = []
     for batch in torch.randperm(len(images)).split(BATCH_SIZE):
@@ -66,7 +70,7 @@ def train_epoch(
 
 @torch.inference_mode()
 def miou(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, classes: int) -> float:
-    """The mean IoU over all pixels of a split."""
+    """The mean IoU over all pixels of what `tensors` gives."""
     model.eval()
     total = np.zeros((classes, classes), np.int64)
     for x, y in zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
@@ -98,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.guarded(main))

@@ -3,10 +3,11 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Compiling takes most of the time here: with fewer optimisations and without fusion emitters
+# BiSeNetV2's training step compiles in 3 s instead of 10, with one of the two alone in 6 or 8.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_force_host_platform_device_count=8",
-        # Compiling takes most of the time here, and these make it four times as fast.
         "--xla_cpu_use_fusion_emitters=false",
         "--xla_cpu_parallel_codegen_split_count=1",
     ]
