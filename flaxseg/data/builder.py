@@ -20,9 +20,9 @@ import tensorflow_datasets as tfds
 from rich.console import Console
 from rich.progress import track
 
-from flaxseg.data.codings import RangeError
 from flaxseg.data.files import read_pair
-from flaxseg.data.pairs import BadSample, Pair, PairFolder
+from flaxseg.data.pairs import Pair, PairFolder
+from flaxseg.data.problems import BadSample, RangeError
 from flaxseg.errors import DataError
 
 VERSION = "2.0.0"

@@ -1,22 +1,14 @@
 """Looks at every label before the first step, and reports all that is wrong in one error."""
 
-import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
 
 import numpy as np
 
-from flaxseg.data.codings import bad_ids
+from flaxseg.data.problems import bad_ids, gather
 from flaxseg.data.source import Source
 from flaxseg.data.statistics import Statistics
 from flaxseg.errors import DataError
 from flaxseg.labels import IGNORE
-
-_SHOWN = 3
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,47 +65,6 @@ def count_labels(source: Source, *, num_threads: int = 4) -> Statistics:
     )
     sizes, counts = zip(*counted, strict=True)
     return Statistics(np.array(sizes), np.array(counts), source.labels.num_classes)
-
-
-def gather(
-    function: Callable[[Item], Result], items: Sequence[Item], kind: str, num_threads: int = 4
-) -> list[Result]:
-    """Maps a function that raises `DataError` over items, in threads.
-
-    Args:
-        function: what to do with each item.
-        items: the items.
-        kind: what the items are, in the plural, for the message.
-        num_threads: number of items in work at a time.
-
-    Returns:
-        The results in order.
-
-    Raises:
-        DataError: at least one call raised it; the message has the first few and their number.
-    """
-
-    def attempt(item: Item) -> Result | DataError:
-        try:
-            return function(item)
-        except DataError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        outcomes = list(pool.map(attempt, items))
-    problems = [str(outcome) for outcome in outcomes if isinstance(outcome, DataError)]
-    raise_problems(problems, f"of {len(items)} {kind} cannot be used")
-    return [outcome for outcome in outcomes if not isinstance(outcome, DataError)]
-
-
-def raise_problems(problems: Iterable[str], summary: str) -> None:
-    """Raises one `DataError` with the first few problems and their number, if there are any."""
-    problems = list(problems)
-    if not problems:
-        return
-    more = len(problems) - _SHOWN
-    tail = f" | and {more} more" if more > 0 else ""
-    raise DataError(f"{len(problems)} {summary}: " + " | ".join(problems[:_SHOWN]) + tail)
 
 
 def _count_ids(source: Source, index: int) -> tuple[tuple[int, ...], np.ndarray]:

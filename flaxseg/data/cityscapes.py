@@ -15,7 +15,8 @@ import pathlib
 from flaxseg.data.archives import Archive
 from flaxseg.data.codings import IndexCoding, TableCoding
 from flaxseg.data.dataset import FileDataset
-from flaxseg.data.pairs import BadSample, Coding, Pair, PairFolder, has_folders, inside, match
+from flaxseg.data.pairs import Coding, Pair, PairFolder, has_folders, inside, match
+from flaxseg.data.problems import BadSample
 from flaxseg.errors import DataError
 from flaxseg.labels import IGNORE, Color, LabelSet
 

@@ -6,21 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from flaxseg.data.files import count_pixels, read_mask
+from flaxseg.data.files import read_mask
+from flaxseg.data.problems import bad_ids
 from flaxseg.errors import DataError
 from flaxseg.labels import IGNORE, Color
-
-
-class RangeError(DataError):
-    """A label map holds values that are no class.
-
-    Attributes:
-        values: the wrong values and the number of their pixels.
-    """
-
-    def __init__(self, message: str, values: Mapping[int, int]):
-        super().__init__(message)
-        self.values = dict(values)
+from flaxseg.pictures.open import count_pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,25 +115,6 @@ class ColorCoding:
                 f"{self._source}; mend the mask or add the colour there"
             )
         return self._ids[place]
-
-
-def bad_ids(name: str, label: np.ndarray, wrong: np.ndarray, allowed: str) -> RangeError:
-    """The error about ids out of range.
-
-    Args:
-        name: the file.
-        label: class ids, (H, W).
-        wrong: where they are out of range, (H, W) bool, true at least once.
-        allowed: the allowed range in words.
-    """
-    row, column = np.argwhere(wrong)[0]
-    values, counts = np.unique(label[wrong], return_counts=True)
-    found = ", ".join(str(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
-    message = (
-        f"{name}: class id {found} in {count_pixels(wrong.sum())} (first at row {row}, column "
-        f"{column}); allowed are {allowed}"
-    )
-    return RangeError(message, dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
 
 def _rgb_instead_of_ids(path: pathlib.Path, mask: np.ndarray, expected: str) -> DataError:

@@ -101,7 +101,7 @@ class Show(_DataArgs):
     def __call__(self) -> None:
         """Writes the picture and prints its name."""
         from flaxseg.data.sheet import example_sheet
-        from flaxseg.inference.images import write_image
+        from flaxseg.pictures.write import write_image
 
         if self.count < 1:
             raise ConfigError(f"--count {self.count}: give at least 1")

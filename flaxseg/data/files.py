@@ -1,30 +1,15 @@
-"""Reads image and label files, and refuses by name what would be read wrong.
+"""Reads images with their label maps, and refuses by name what would be read wrong."""
 
-Pillow does the reading here because it reports a damaged file; OpenCV returns what it has.
-"""
-
-import io
 import pathlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from flaxseg.data.integrity import PNG_MAGIC, damage
+from flaxseg.data.pairs import Coding
 from flaxseg.errors import DataError
+from flaxseg.pictures.open import JPEGS, drop_alpha, open_picture, png_depth, stretch
+from flaxseg.pictures.photos import encode_png, read_training_image
 
-if TYPE_CHECKING:
-    from flaxseg.data.pairs import Coding
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-"""Endings of the files that count as pictures, in lower case."""
-
-_FORMATS = ("PNG", "JPEG")
-# Published JPEG files turn out to be GIFs, bitmaps and others.
-_PUBLISHED_FORMATS = (*_FORMATS, "GIF", "BMP", "TIFF", "WEBP")
-_JPEGS = ("JPEG", "MPO")  # MPO is a JPEG with further ones behind it
-_PNG_DEPTH_AT = 24  # bits per channel: the ninth byte of the IHDR chunk's data; then its colours
-_GREY = 0
 _ID_MODES = {"L", "P", "I", "I;16", "I;16B", "I;16L"}
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
@@ -32,7 +17,7 @@ _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 def read_pair(
     image_path: pathlib.Path,
     label_path: pathlib.Path,
-    coding: "Coding",
+    coding: Coding,
     *,
     published: bool = False,
     recode: bool = False,
@@ -65,39 +50,6 @@ def read_pair(
     return data, image, label
 
 
-def read_training_image(
-    path: pathlib.Path, *, published: bool = False, recode: bool = False
-) -> tuple[bytes, np.ndarray]:
-    """Reads a picture as 8-bit RGB, as it is stored.
-
-    Grey, palette and CMYK pictures become RGB, an opaque alpha channel is dropped, and the EXIF
-    orientation is not applied.
-
-    Args:
-        path: a PNG or JPEG file.
-        published: the picture belongs to a benchmark that is used with its flaws: any common
-            format counts, alpha is dropped and the end of a JPEG may be missing.
-        recode: returns the bytes of a PNG file in any case.
-
-    Returns:
-        The bytes of a PNG or JPEG file that holds just the RGB picture (those of `path`, where
-        they do), and the picture, (H, W, 3) uint8.
-
-    Raises:
-        DataError: missing or damaged file, 16 bits per channel, or transparent pixels.
-    """
-    data, picture = _open(path, published=published)
-    if _png_depth(data) == 16 or picture.mode.startswith(("I", "F")):
-        raise DataError(f"{path}: has 16 or more bits per channel; save it with 8")
-    plain = picture.mode == "RGB" and "transparency" not in picture.info
-    if plain and picture.format in ("PNG", *_JPEGS) and not recode:
-        return data, np.asarray(picture)
-    if not published:
-        picture = _drop_alpha(path, picture)
-    rgb = picture.convert("RGB")
-    return _png(rgb), np.asarray(rgb)
-
-
 def read_mask(path: pathlib.Path, *, palette_colors: bool = False) -> np.ndarray:
     """Reads a label map as it is stored.
 
@@ -112,35 +64,29 @@ def read_mask(path: pathlib.Path, *, palette_colors: bool = False) -> np.ndarray
     Raises:
         DataError: missing or damaged file, JPEG, or a pixel format that holds no classes.
     """
-    data, picture = _open(path)
-    if picture.format in _JPEGS:
+    data, picture = open_picture(path)
+    if picture.format in JPEGS:
         raise DataError(f"{path}: is a JPEG, whose compression changes class ids; save it as PNG")
     if picture.mode == "P" and palette_colors:
-        return np.asarray(_drop_alpha(path, picture).convert("RGB"))
+        return np.asarray(drop_alpha(path, picture).convert("RGB"))
     if picture.mode == "1":
         return np.asarray(picture).astype(np.uint8)
     if picture.mode in _ID_MODES:
-        return np.asarray(picture) // _stretch(data)
-    if picture.mode in ("LA", "RGB", "RGBA") and _png_depth(data) != 16:
-        return np.asarray(_drop_alpha(path, picture))
+        return np.asarray(picture) // stretch(data)
+    if picture.mode in ("LA", "RGB", "RGBA") and png_depth(data) != 16:
+        return np.asarray(drop_alpha(path, picture))
     raise DataError(
         f"{path}: pixel format {picture.mode} holds no class ids; save it as an 8-bit PNG"
     )
 
 
 def is_rgb_mask(path: pathlib.Path) -> bool:
-    """Whether a label file holds colours rather than numbers or indices; reads its header alone.
+    """Whether a label file holds colours rather than numbers or indices.
 
     Raises:
         DataError: it is no readable picture.
     """
-    try:
-        with Image.open(io.BytesIO(_bytes(path)), formats=_FORMATS) as picture:
-            return picture.mode in ("RGB", "RGBA")
-    except DataError:
-        raise
-    except Exception as error:  # as in _open: it depends on what is damaged
-        raise _unreadable(path, error) from error
+    return open_picture(path)[1].mode in ("RGB", "RGBA")
 
 
 def check_size(image_path: pathlib.Path, image: np.ndarray, label_path: pathlib.Path, label):
@@ -150,46 +96,6 @@ def check_size(image_path: pathlib.Path, image: np.ndarray, label_path: pathlib.
             f"{label_path}: is {_size(label)}, but its image {image_path} is {_size(image)} "
             "(width x height); save both at one size"
         )
-
-
-def count_pixels(pixels: int) -> str:
-    """A number of pixels in words."""
-    return f"{pixels} pixel" if pixels == 1 else f"{pixels} pixels"
-
-
-def _open(path: pathlib.Path, *, published: bool = False) -> tuple[bytes, Image.Image]:
-    data = _bytes(path)
-    try:
-        picture = Image.open(
-            io.BytesIO(data), formats=_PUBLISHED_FORMATS if published else _FORMATS
-        )
-        _check_area(picture)
-        picture.load()
-        found = None if published else damage(data)
-    except Exception as error:  # damaged files raise OSError, SyntaxError, ValueError and others
-        raise _unreadable(path, error if data else ValueError("empty file")) from error
-    if found:
-        raise _unreadable(path, ValueError(found))
-    return data, picture
-
-
-def _bytes(path: pathlib.Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
-
-
-def _unreadable(path: pathlib.Path, error: Exception) -> DataError:
-    reason = str(error).replace(repr(path), "").split("<")[0].strip()
-    return DataError(f"{path}: is no readable PNG or JPEG picture ({reason}); replace the file")
-
-
-def _check_area(picture: Image.Image) -> None:
-    # Pillow only warns, and warnings cannot be caught in threads.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and picture.width * picture.height > limit:
-        raise ValueError(f"{picture.width} x {picture.height} pixels, more than {limit} in all")
 
 
 def _orientation(path: pathlib.Path) -> int:
@@ -214,36 +120,7 @@ def _placed(
         )
     if fits_stored:
         return data, image
-    return _png(shown), np.asarray(shown)
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _drop_alpha(path: pathlib.Path, picture: Image.Image) -> Image.Image:
-    if not picture.has_transparency_data:
-        return picture
-    alpha = np.asarray(picture.convert("RGBA"))[..., 3]
-    if alpha.min() < 255:
-        raise DataError(
-            f"{path}: {count_pixels((alpha < 255).sum())} are transparent; save it without alpha "
-            "channel"
-        )
-    return picture.convert("L" if picture.mode == "LA" else "RGB")
-
-
-def _png_depth(data: bytes) -> int:
-    """Bits per channel of a PNG, which Pillow hides for RGB; 8 for other files."""
-    return data[_PNG_DEPTH_AT] if data.startswith(PNG_MAGIC) else 8
-
-
-def _stretch(data: bytes) -> int:
-    """By what Pillow multiplies the numbers of a grey PNG of 2 or 4 bits to fill 8."""
-    depth, kind = _png_depth(data), data[_PNG_DEPTH_AT + 1]
-    return 255 // (2**depth - 1) if depth in (2, 4) and kind == _GREY else 1
+    return encode_png(shown), np.asarray(shown)
 
 
 def _size(array: np.ndarray) -> str:

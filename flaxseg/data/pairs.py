@@ -8,10 +8,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from flaxseg.data.checks import raise_problems
-from flaxseg.data.files import IMAGE_SUFFIXES
+from flaxseg.data.problems import BadSample, raise_problems
 from flaxseg.errors import DataError
 from flaxseg.labels import LabelSet
+from flaxseg.pictures.open import IMAGE_SUFFIXES
 
 SPLIT_FILES = {"train": ("train.txt",), "val": ("val.txt", "valid.txt"), "test": ("test.txt",)}
 """Lists in a data folder that decide about its splits, one image name per line."""
@@ -26,20 +26,6 @@ class Coding(Protocol):
     def read(self, path: pathlib.Path) -> np.ndarray:
         """The class ids of a file, (H, W) uint8, 255 where unlabelled."""
         ...
-
-
-class BadSample(NamedTuple):
-    """A file that cannot be used.
-
-    Attributes:
-        name: the image below the data folder, or the label map that has no image.
-        reason: what is wrong with it and how to mend it.
-        values: label values that are no class, each with its number of pixels.
-    """
-
-    name: str
-    reason: str
-    values: tuple[tuple[int, int], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

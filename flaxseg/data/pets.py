@@ -15,7 +15,8 @@ import pathlib
 from flaxseg.data.archives import Archive
 from flaxseg.data.codings import TableCoding
 from flaxseg.data.dataset import FileDataset
-from flaxseg.data.pairs import BadSample, Pair, PairFolder, has_folders, inside, read_lines
+from flaxseg.data.pairs import Pair, PairFolder, has_folders, inside, read_lines
+from flaxseg.data.problems import BadSample
 from flaxseg.errors import DataError
 from flaxseg.labels import LabelSet
 

@@ -18,10 +18,10 @@ import numpy as np
 from flaxseg.data.archives import Archive, find_archives, unpack
 from flaxseg.data.builder import VERSION, SegmentationPairs, open_records, write_records
 from flaxseg.data.cache import cache_root, fingerprint, prepare_once
-from flaxseg.data.checks import raise_problems
 from flaxseg.data.dataset import FileDataset
 from flaxseg.data.download import download
-from flaxseg.data.pairs import BadSample, PairFolder, inside
+from flaxseg.data.pairs import PairFolder, inside
+from flaxseg.data.problems import BadSample, raise_problems
 from flaxseg.data.source import Example
 from flaxseg.data.statistics import Statistics
 from flaxseg.errors import DataError

@@ -6,11 +6,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flaxseg.data.files import count_pixels
-from flaxseg.data.pairs import BadSample
+from flaxseg.data.problems import BadSample
 from flaxseg.data.source import Source
 from flaxseg.data.statistics import Statistics
 from flaxseg.labels import LabelSet
+from flaxseg.pictures.open import count_pixels
 
 _NAMED = 5
 

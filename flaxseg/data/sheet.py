@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from flaxseg.data.source import Source
-from flaxseg.inference.overlay import overlay, with_legend
+from flaxseg.pictures.overlay import overlay, with_legend
 
 _TILE = 240  # longest side of a picture in pixels
 _GAP = 8

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Iterable
 
-from flaxseg.data.pairs import BadSample
+from flaxseg.data.problems import BadSample
 from flaxseg.data.source import Source
 from flaxseg.files import replace_text
 

@@ -12,16 +12,17 @@ from rich.progress import track
 
 from flaxseg import native
 from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_run_source
-from flaxseg.data.checks import gather
+from flaxseg.data.problems import gather
 from flaxseg.errors import CheckpointError, ConfigError, DataError
 from flaxseg.inference.evaluate import evaluate
-from flaxseg.inference.images import read_image, write_image, write_mask
 from flaxseg.inference.metrics import Scores, scores_table
-from flaxseg.inference.overlay import colorize, overlay, with_legend
 from flaxseg.inference.predict import Predictor, inner_size
 from flaxseg.inference.windows import Windows, make_windows
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
+from flaxseg.pictures.overlay import colorize, overlay, with_legend
+from flaxseg.pictures.photos import read_image
+from flaxseg.pictures.write import write_image, write_mask
 
 Pathlike = str | os.PathLike[str]
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from rich.console import Console
 from flaxseg import distributed, native
 from flaxseg.errors import ConfigError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
-from flaxseg.inference.images import write_image
 from flaxseg.inference.metrics import scores_table
-from flaxseg.inference.overlay import contact_sheet, stretched
+from flaxseg.pictures.overlay import contact_sheet, stretched
+from flaxseg.pictures.write import write_image
 from flaxseg.training import processes, workdir
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.compile_cache import keep_programs

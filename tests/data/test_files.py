@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxseg.data.codings import ColorCoding, IndexCoding, RangeError, TableCoding
-from flaxseg.data.files import check_size, read_mask, read_pair, read_training_image
+from flaxseg.data.codings import ColorCoding, IndexCoding, TableCoding
+from flaxseg.data.files import check_size, read_mask, read_pair
+from flaxseg.data.problems import RangeError
 from flaxseg.errors import DataError
+from flaxseg.pictures.photos import read_training_image
 
 IDS = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flaxseg.data.files import read_training_image
-from flaxseg.data.integrity import damage
 from flaxseg.errors import DataError
+from flaxseg.pictures.integrity import damage
+from flaxseg.pictures.photos import read_training_image
 
 
 def encoded(rng, kind, **options):

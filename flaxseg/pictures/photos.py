@@ -1,15 +1,15 @@
-"""Photos in, pictures and label maps out; a file appears complete or not at all."""
+"""Reads photos."""
 
+import io
 import os
-from collections.abc import Sequence
+import pathlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flaxseg.errors import DataError
-from flaxseg.files import replace_file
-from flaxseg.labels import Color
+from flaxseg.pictures.open import JPEGS, drop_alpha, open_picture, png_depth
 
 _EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 _ALPHA_MODES = {"LA", "PA", "La", "RGBA", "RGBa"}
@@ -67,40 +67,41 @@ def _as_rgb(image: Image.Image, path: Path) -> Image.Image:
     )
 
 
-def write_image(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Writes an RGB picture, (H, W, 3) uint8, as PNG.
+def read_training_image(
+    path: pathlib.Path, *, published: bool = False, recode: bool = False
+) -> tuple[bytes, np.ndarray]:
+    """Reads a picture as 8-bit RGB, as it is stored.
 
-    Raises:
-        DataError: the file cannot be written; what was there before is unharmed.
-    """
-    _write_png(Path(path), Image.fromarray(np.ascontiguousarray(picture)))
-
-
-def write_mask(path: str | os.PathLike[str], label: np.ndarray, palette: Sequence[Color]) -> None:
-    """Writes a label map as palette PNG: viewers show colours, `numpy.asarray` gives the ids.
+    Grey, palette and CMYK pictures become RGB, an opaque alpha channel is dropped, and the EXIF
+    orientation is not applied.
 
     Args:
-        path: file to write.
-        label: (H, W) uint8 class ids.
-        palette: one RGB colour per class; the other ids are shown black.
+        path: a PNG or JPEG file.
+        published: the picture belongs to a benchmark that is used with its flaws: any common
+            format counts, alpha is dropped and the end of a JPEG may be missing.
+        recode: returns the bytes of a PNG file in any case.
+
+    Returns:
+        The bytes of a PNG or JPEG file that holds just the RGB picture (those of `path`, where
+        they do), and the picture, (H, W, 3) uint8.
 
     Raises:
-        DataError: the file cannot be written; what was there before is unharmed.
+        DataError: missing or damaged file, 16 bits per channel, or transparent pixels.
     """
-    image = Image.fromarray(np.ascontiguousarray(label, np.uint8))
-    image.putpalette(_full_palette(palette))
-    _write_png(Path(path), image)
+    data, picture = open_picture(path, published=published)
+    if png_depth(data) == 16 or picture.mode.startswith(("I", "F")):
+        raise DataError(f"{path}: has 16 or more bits per channel; save it with 8")
+    plain = picture.mode == "RGB" and "transparency" not in picture.info
+    if plain and picture.format in ("PNG", *JPEGS) and not recode:
+        return data, np.asarray(picture)
+    if not published:
+        picture = drop_alpha(path, picture)
+    rgb = picture.convert("RGB")
+    return encode_png(rgb), np.asarray(rgb)
 
 
-def _full_palette(palette: Sequence[Color]) -> bytes:
-    colors = np.zeros((256, 3), np.uint8)
-    colors[: len(palette)] = palette
-    return colors.tobytes()
-
-
-def _write_png(path: Path, image: Image.Image) -> None:
-    try:
-        with replace_file(path) as partial, partial.open("wb") as file:
-            image.save(file, "PNG")
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+def encode_png(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
