@@ -17,6 +17,9 @@ from flaxseg.pictures.overlay import colorize as colorize
 from flaxseg.pictures.overlay import contact_sheet as contact_sheet
 from flaxseg.pictures.overlay import overlay as overlay
 from flaxseg.pictures.overlay import with_legend as with_legend
-from flaxseg.pictures.photos import read_image as read_image
+from flaxseg.pictures.photos import read_photo as read_photo
 from flaxseg.pictures.write import write_image as write_image
 from flaxseg.pictures.write import write_mask as write_mask
+
+read_image = read_photo
+"""The same by the name that it had first."""

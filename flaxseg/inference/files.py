@@ -21,7 +21,7 @@ from flaxseg.inference.windows import Windows, make_windows
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
 from flaxseg.pictures.overlay import colorize, overlay, with_legend
-from flaxseg.pictures.photos import read_image
+from flaxseg.pictures.photos import read_photo
 from flaxseg.pictures.write import write_image, write_mask
 
 Pathlike = str | os.PathLike[str]
@@ -87,7 +87,7 @@ def predict_files(
 
     Args:
         model_dir: model directory or work directory of a training run.
-        images: photos in any format that `read_image` reads.
+        images: photos in any format that `read_photo` reads.
         out: folder to write to; it is made if it does not exist.
         alpha: share of the colours in the overlay, 0 to 1.
         multiple: pixels to which height and width are rounded up inside, see `Predictor`.
@@ -123,13 +123,13 @@ def predict_files(
     seen_size = _sizes_of(settings, size)
     paths = list({os.path.abspath(path): Path(path) for path in images}.values())
     targets = _targets(paths, Path(out))
-    shapes = gather(lambda path: read_image(path).shape, paths, "images")
+    shapes = gather(lambda path: read_photo(path).shape, paths, "images")
     for path, shape in zip(paths, shapes, strict=True):
         _check_size(path, shape[:2], seen_size(shape[:2]), max_side, console)
     _make_folder(Path(out))
     pairs = list(zip(paths, targets, strict=True))
     for path, files in _tracked(pairs, "predicting", console):
-        image = read_image(path)
+        image = read_photo(path)
         own = (image.shape[0], image.shape[1])
         label = predictor.labels(
             image,

@@ -3,72 +3,166 @@
 Pillow does the reading here because it reports a damaged file; OpenCV returns what it has.
 """
 
+import contextlib
 import io
+import os
 import pathlib
+import threading
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from flaxseg.errors import DataError
+from flaxseg.errors import ConfigError, DataError
 from flaxseg.pictures.integrity import PNG_MAGIC, damage
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+PHOTO_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".webp",
+    ".gif",
+)
 """Endings of the files that count as pictures, in lower case."""
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Endings of the files that count as pictures of a data folder, in lower case."""
+
+MAX_PIXELS = 200_000_000
+"""Pixels of the largest picture that is read unless more are asked for: more than any camera has,
+and less than what fills a computer's memory."""
+
 JPEGS = ("JPEG", "MPO")  # MPO is a JPEG with further ones behind it
-_FORMATS = ("PNG", "JPEG")
-# Published JPEG files turn out to be GIFs, bitmaps and others.
-_PUBLISHED_FORMATS = (*_FORMATS, "GIF", "BMP", "TIFF", "WEBP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 _PNG_DEPTH_AT = 24  # bits per channel: the ninth byte of the IHDR chunk's data; then its colours
 _GREY = 0
 
 
-def open_picture(path: pathlib.Path, *, published: bool = False) -> tuple[bytes, Image.Image]:
+def is_photo_name(path: str | os.PathLike[str]) -> bool:
+    """Whether a file counts as a picture by the ending of its name."""
+    return pathlib.PurePath(path).suffix.lower() in PHOTO_SUFFIXES
+
+
+def open_picture(
+    path: str | os.PathLike[str], *, published: bool = False, max_pixels: int | None = MAX_PIXELS
+) -> tuple[bytes, Image.Image]:
     """Reads a picture file whole.
 
     Args:
-        path: a PNG or JPEG file.
-        published: the picture belongs to a benchmark that is used with its flaws: any common
-            format counts, and the end of a JPEG may be missing.
+        path: a PNG, JPEG, TIFF, BMP, WebP or GIF file, whatever its name.
+        published: the picture belongs to a benchmark that is used with its flaws: checksums are
+            not compared, and the end mark of a JPEG may be missing.
+        max_pixels: the largest area that is read; None has no limit.
 
     Returns:
-        The bytes of the file, and the picture, decoded.
+        The bytes of the file, and its first picture, decoded.
 
     Raises:
         DataError: missing, damaged or empty file, another format, or too many pixels.
+        ConfigError: `max_pixels` is less than 1.
     """
-    data = _bytes(path)
-    try:
-        picture = Image.open(
-            io.BytesIO(data), formats=_PUBLISHED_FORMATS if published else _FORMATS
-        )
-        _check_area(picture)
-        picture.load()
-        found = None if published else damage(data)
-    except Exception as error:  # damaged files raise OSError, SyntaxError, ValueError and others
-        raise _unreadable(path, error if data else ValueError("empty file")) from error
-    if found:
-        raise _unreadable(path, ValueError(found))
+    data = read_bytes(path)
+    with explained(path):
+        picture = open_header(data, path, max_pixels)
+        decode(data, picture, published=published)
     return data, picture
 
 
-def _bytes(path: pathlib.Path) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file; `DataError` if it cannot be read, or there is none."""
     try:
-        return path.read_bytes()
+        data = pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); restore the file") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); correct the name") from error
+    if not data:
+        raise _unreadable(path, "empty file")
+    return data
 
 
-def _unreadable(path: pathlib.Path, error: Exception) -> DataError:
-    reason = str(error).replace(repr(path), "").split("<")[0].strip()
-    return DataError(f"{path}: is no readable PNG or JPEG picture ({reason}); replace the file")
+@contextlib.contextmanager
+def explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns whatever a decoder raises into the one `DataError` about unreadable pictures."""
+    try:
+        yield
+    except (DataError, ConfigError):
+        raise
+    except UnidentifiedImageError as error:
+        reason = "no PNG, JPEG, TIFF, BMP, WebP or GIF file of a kind that is read"
+        raise _unreadable(path, reason) from error
+    except MemoryError as error:
+        raise DataError(f"{path}: does not fit in memory; make it smaller") from error
+    except Exception as error:  # damaged files raise OSError, SyntaxError, ValueError and others
+        raise _unreadable(path, str(error).strip() or type(error).__name__) from error
 
 
-def _check_area(picture: Image.Image) -> None:
-    # Pillow only warns, and warnings cannot be caught in threads.
+def open_header(
+    data: bytes, path: str | os.PathLike[str], max_pixels: int | None = MAX_PIXELS
+) -> Image.Image:
+    """A picture whose pixels are not decoded yet; to be called inside `explained`.
+
+    Raises:
+        DataError: it has more than `max_pixels` pixels.
+        ConfigError: `max_pixels` is less than 1.
+    """
+    if max_pixels is not None and max_pixels < 1:
+        raise ConfigError(f"max_pixels is {max_pixels}, it must be at least 1, or None: no limit")
+    with _PILLOWS_LIMIT_LIFTED:
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    area = picture.width * picture.height
+    if max_pixels is not None and area > max_pixels:
+        raise DataError(
+            f"{path}: has {picture.width} x {picture.height} = {area} pixels, more than the limit "
+            f"of {max_pixels}; give --max-pixels {area} if there is memory for them"
+        )
+    return picture
+
+
+def decode(data: bytes, picture: Image.Image, *, published: bool = False) -> None:
+    """Decodes what `open_header` opened; raises whatever tells that the bytes are damaged."""
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and picture.width * picture.height > limit:
-        raise ValueError(f"{picture.width} x {picture.height} pixels, more than {limit} in all")
+    large = limit is not None and picture.width * picture.height > limit
+    with _PILLOWS_LIMIT_LIFTED if large else contextlib.nullcontext():
+        picture.load()
+    found = None if published else damage(data)
+    if found:
+        raise ValueError(found)
+
+
+class _PillowsLimitLifted:
+    """A block in which Pillow neither warns of large pictures nor refuses them.
+
+    Its limit is a variable of the process and is not ours to change: it comes back when the last
+    thread has left. A filter of warnings would not do, as those are shared by all threads, too.
+    """
+
+    def __init__(self):
+        self._lock, self._inside = threading.Lock(), 0
+        self._usual: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                Image.MAX_IMAGE_PIXELS = self._usual
+
+
+_PILLOWS_LIMIT_LIFTED = _PillowsLimitLifted()
+
+
+def _unreadable(path: str | os.PathLike[str], reason: str) -> DataError:
+    return DataError(f"{path}: is no readable picture ({reason}); replace the file")
 
 
 def drop_alpha(path: pathlib.Path, picture: Image.Image) -> Image.Image:

@@ -119,12 +119,12 @@ def other_size(root, save):
 def damaged_image(root, save):
     path = root / "train" / "b b.jpg"
     path.write_bytes(path.read_bytes()[:200])
-    return "/train/b b.jpg: is no readable PNG or JPEG picture"
+    return "/train/b b.jpg: is no readable picture"
 
 
 def damaged_label(root, save):
     (root / "valannot" / "w.png").write_bytes(b"")
-    return r"/valannot/w.png: is no readable PNG or JPEG picture \(empty file\)"
+    return r"/valannot/w.png: is no readable picture \(empty file\)"
 
 
 def broken_link(root, save):

@@ -8,7 +8,7 @@ from flaxseg.data.codings import ColorCoding, IndexCoding, TableCoding
 from flaxseg.data.files import check_size, read_mask, read_pair
 from flaxseg.data.problems import RangeError
 from flaxseg.errors import DataError
-from flaxseg.pictures.photos import read_training_image
+from flaxseg.pictures.photos import decode_plain, read_training_image
 
 IDS = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
 
@@ -16,11 +16,6 @@ IDS = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
 @pytest.fixture
 def picture(rng):
     return rng.integers(0, 256, (5, 7, 3), np.uint8)
-
-
-def reread(tmp_path, data):
-    (tmp_path / "copy").write_bytes(data)
-    return np.asarray(Image.open(tmp_path / "copy"))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -34,7 +29,7 @@ def test_rgb_image_keeps_its_bytes(tmp_path, save, picture, suffix):
 def test_grey_image_becomes_rgb(tmp_path, save, picture):
     data, image = read_training_image(save(tmp_path / "a.png", picture[..., 0]))
     np.testing.assert_array_equal(image, np.repeat(picture[..., :1], 3, axis=-1))
-    np.testing.assert_array_equal(reread(tmp_path, data), image)
+    np.testing.assert_array_equal(decode_plain(data), image)
 
 
 def test_palette_image_becomes_rgb(tmp_path, picture):
@@ -42,14 +37,14 @@ def test_palette_image_becomes_rgb(tmp_path, picture):
     expected = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     data, image = read_training_image(tmp_path / "a.png")
     np.testing.assert_array_equal(image, expected)
-    np.testing.assert_array_equal(reread(tmp_path, data), expected)
+    np.testing.assert_array_equal(decode_plain(data), expected)
 
 
 def test_opaque_alpha_is_dropped(tmp_path, save, picture):
     opaque = np.dstack((picture, np.full(picture.shape[:2], 255, np.uint8)))
     data, image = read_training_image(save(tmp_path / "a.png", opaque))
     np.testing.assert_array_equal(image, picture)
-    np.testing.assert_array_equal(reread(tmp_path, data), picture)
+    np.testing.assert_array_equal(decode_plain(data), picture)
 
 
 def test_orientation_tag_does_not_turn_the_image(tmp_path, picture):
@@ -59,30 +54,32 @@ def test_orientation_tag_does_not_turn_the_image(tmp_path, picture):
     assert read_training_image(tmp_path / "a.jpg")[1].shape == picture.shape
 
 
-def test_transparent_image_is_refused(tmp_path, save, picture):
+def test_transparent_pixels_are_white(tmp_path, save, picture):
     alpha = np.full(picture.shape[:2], 255, np.uint8)
-    alpha[0, :3] = 9
-    path = save(tmp_path / "a.png", np.dstack((picture, alpha)))
-    with pytest.raises(DataError, match="a.png: 3 pixels are transparent; save it without alpha"):
-        read_training_image(path)
+    alpha[0, :3] = 0
+    expected = np.where(alpha[..., None] == 0, 255, picture)
+    data, image = read_training_image(save(tmp_path / "a.png", np.dstack((picture, alpha))))
+    np.testing.assert_array_equal(image, expected)
+    np.testing.assert_array_equal(decode_plain(data), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bit_image_is_refused(tmp_path, channels):
+def test_the_high_byte_of_sixteen_bits_counts(tmp_path, channels):
     import cv2
 
     cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 4, channels), 3000, np.uint16))
-    with pytest.raises(DataError, match="a.png: has 16 or more bits per channel; save it with 8"):
-        read_training_image(tmp_path / "a.png")
+    data, image = read_training_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(image, np.full((4, 4, 3), 3000 // 256, np.uint8))
+    np.testing.assert_array_equal(decode_plain(data), image)
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "empty file"), (b"no picture", "cannot identify")]
+    ("content", "reason"), [(b"", "empty file"), (b"no picture", "no PNG, JPEG")]
 )
 def test_file_that_is_no_picture(tmp_path, content, reason):
     (tmp_path / "a.png").write_bytes(content)
     for read in (read_training_image, read_mask):
-        with pytest.raises(DataError, match=f"a.png: is no readable PNG or JPEG.*{reason}"):
+        with pytest.raises(DataError, match=f"a.png: is no readable.*{reason}"):
             read(tmp_path / "a.png")
 
 
@@ -90,7 +87,7 @@ def test_file_that_is_no_picture(tmp_path, content, reason):
 def test_truncated_file(tmp_path, save, rng, suffix):
     path = save(tmp_path / f"a.{suffix}", rng.integers(0, 256, (64, 64, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:-800])
-    with pytest.raises(DataError, match=f"a.{suffix}: is no readable PNG or JPEG"):
+    with pytest.raises(DataError, match=f"a.{suffix}: is no readable"):
         read_training_image(path)
 
 
@@ -218,7 +215,7 @@ def test_cmyk_image_becomes_rgb(tmp_path):
     Image.fromarray(flat).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
     data, image = read_training_image(tmp_path / "a.jpg")
     assert np.abs(image.astype(int) - flat).max() <= 3
-    np.testing.assert_array_equal(reread(tmp_path, data), image)
+    np.testing.assert_array_equal(decode_plain(data), image)
 
 
 def oriented(path, picture, orientation):
@@ -289,22 +286,12 @@ def test_mask_of_few_bits_is_not_stretched(tmp_path, bits):
     assert IndexCoding(4).read(tmp_path / "m.png").tolist() == [values]
 
 
-def test_picture_of_too_many_pixels_is_refused(tmp_path, save, picture, monkeypatch):
-    path = save(tmp_path / "a.png", picture)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 34)
-    with pytest.raises(
-        DataError, match="a.png: is no readable.*7 x 5 pixels, more than 34 in all|"
-    ):
-        read_training_image(path)
-
-
-def test_published_picture_of_another_format(tmp_path, picture):
+@pytest.mark.parametrize("published", [False, True])
+def test_picture_of_another_format_than_its_name_says(tmp_path, picture, published):
     Image.fromarray(picture).save(tmp_path / "a.jpg", "BMP")
-    with pytest.raises(DataError, match="a.jpg: is no readable PNG or JPEG"):
-        read_training_image(tmp_path / "a.jpg")
-    data, image = read_training_image(tmp_path / "a.jpg", published=True)
+    data, image = read_training_image(tmp_path / "a.jpg", published=published)
     np.testing.assert_array_equal(image, picture)
-    np.testing.assert_array_equal(reread(tmp_path, data), picture)
+    np.testing.assert_array_equal(decode_plain(data), picture)
 
 
 TABLE = TableCoding({0: 255, 7: 0, 8: 1, 300: 2})
