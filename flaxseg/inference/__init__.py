@@ -13,11 +13,11 @@ from flaxseg.inference.metrics import scores_table as scores_table
 from flaxseg.inference.predict import LabelFn as LabelFn
 from flaxseg.inference.predict import Predictor as Predictor
 from flaxseg.inference.predict import make_label_fn as make_label_fn
+from flaxseg.pictures.legend import with_legend as with_legend
 from flaxseg.pictures.overlay import colorize as colorize
-from flaxseg.pictures.overlay import contact_sheet as contact_sheet
 from flaxseg.pictures.overlay import overlay as overlay
-from flaxseg.pictures.overlay import with_legend as with_legend
 from flaxseg.pictures.photos import read_photo as read_photo
+from flaxseg.pictures.sheets import contact_sheet as contact_sheet
 from flaxseg.pictures.write import write_image as write_image
 from flaxseg.pictures.write import write_mask as write_mask
 

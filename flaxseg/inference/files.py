@@ -1,5 +1,6 @@
 """What the commands `flaxseg predict` and `flaxseg eval` do: from files to files and scores."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -12,16 +13,21 @@ from rich.progress import track
 
 from flaxseg import native
 from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_run_source
-from flaxseg.data.problems import gather
+from flaxseg.data.problems import raise_problems
+from flaxseg.data.transforms.geometry import Interpolation
 from flaxseg.errors import CheckpointError, ConfigError, DataError
 from flaxseg.inference.evaluate import evaluate
+from flaxseg.inference.inputs import find_inputs, output_files
 from flaxseg.inference.metrics import Scores, scores_table
-from flaxseg.inference.predict import Predictor, inner_size
-from flaxseg.inference.windows import Windows, make_windows
+from flaxseg.inference.predict import Predictor
+from flaxseg.inference.remarks import Remarks
+from flaxseg.inference.windows import Size, Windows, make_windows
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
-from flaxseg.pictures.overlay import colorize, overlay, with_legend
-from flaxseg.pictures.photos import read_photo
+from flaxseg.pictures.legend import with_legend
+from flaxseg.pictures.open import MAX_PIXELS, check_max_pixels
+from flaxseg.pictures.overlay import colorize, overlay
+from flaxseg.pictures.photos import Photo, look_at_photo
 from flaxseg.pictures.write import write_image, write_mask
 
 Pathlike = str | os.PathLike[str]
@@ -32,7 +38,6 @@ MODEL_FOLDER = "model"
 
 _MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 _BATCH_SIZE = 8
-_OUTPUTS = ("mask", "color", "overlay")
 
 
 def resolve_model_dir(path: Pathlike) -> Path:
@@ -76,41 +81,52 @@ def predict_files(
     max_side: int | None = 2048,
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
     console: Console | None = None,
 ) -> list[Path]:
     """Segments photos and writes three pictures for each, at the photo's own size.
 
     `NAME_mask.png` holds the class ids as a palette picture, `NAME_color.png` the colours of the
     classes, `NAME_overlay.png` the photo with the colours over it and a legend below. NAME is the
-    photo's file name without its suffix; if two photos share it, the names of all start with
-    their folder, and if need be keep the suffix.
+    photo's file name without its suffix, below the subfolders of a folder that was given; if two
+    photos share it, the names of all start with their folder, and if need be keep the suffix.
+
+    One photo after the other is read, segmented and written, so that their number takes no memory.
+    Those that cannot be read are told of, and the others are written nevertheless.
 
     Args:
         model_dir: model directory or work directory of a training run.
-        images: photos in any format that `read_photo` reads.
-        out: folder to write to; it is made if it does not exist.
+        images: photos that `read_photo` reads, folders of them, with subfolders, or patterns such
+            as `photos/*.jpg`.
+        out: folder to write to; it is made if it does not exist. Inside one of the folders of
+            photos it is passed over there.
         alpha: share of the colours in the overlay, 0 to 1.
         multiple: pixels to which height and width are rounded up inside, see `Predictor`.
         size: height and width in pixels to which a photo is stretched before it is segmented.
             None: as the validation pictures of the training run, if `model_dir` is one.
-        max_side: longest side in pixels of a photo that is not stretched; a larger one is shrunk.
-            None has no limit.
+        max_side: longest side in pixels of a photo that is neither stretched nor looked at through
+            windows; a larger one is shrunk. None has no limit.
         window: height and width in pixels of the windows through which the network looks at a
             photo. None: as in the evaluations of the training run, if `model_dir` is one.
         stride: rows and columns from one window to the next; None: two thirds of the window.
-        console: where to show the progress and what is shrunk; None is silent.
+        max_pixels: the largest area of a photo that is read; 0 has no limit.
+        console: where to show the progress, what is assumed about photos, what is shrunk and what
+            cannot be read; None is silent.
 
     Returns:
         The files written, three per photo.
 
     Raises:
         CheckpointError: there is no such model.
-        ConfigError: `alpha`, `multiple`, `size`, `max_side`, `window` or `stride` does not fit.
-        DataError: no photo is given, one cannot be read, or `out` cannot be written to. All
-            photos are read before the first file is written.
+        ConfigError: `alpha`, `multiple`, `size`, `max_side`, `window`, `stride` or `max_pixels`
+            does not fit.
+        DataError: no photo is given or found, or `out` cannot be written to; or, when all others
+            are written, photos cannot be read.
     """
+    out = Path(out)
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha is {alpha}, it must be from 0 to 1")
+    check_max_pixels(max_pixels)
     loaded = native.load_with_meta(resolve_model_dir(model_dir))
     settings = _settings(Path(model_dir))
     predictor = Predictor(
@@ -120,25 +136,66 @@ def predict_files(
         multiple=multiple,
         windows=_windows(settings, window, stride),
     )
-    seen_size = _sizes_of(settings, size)
-    paths = list({os.path.abspath(path): Path(path) for path in images}.values())
-    targets = _targets(paths, Path(out))
-    shapes = gather(lambda path: read_photo(path).shape, paths, "images")
-    for path, shape in zip(paths, shapes, strict=True):
-        _check_size(path, shape[:2], seen_size(shape[:2]), max_side, console)
-    _make_folder(Path(out))
-    pairs = list(zip(paths, targets, strict=True))
-    for path, files in _tracked(pairs, "predicting", console):
-        image = read_photo(path)
-        own = (image.shape[0], image.shape[1])
-        label = predictor.labels(
-            image,
-            size=seen_size(own),
-            max_side=max_side,
-            interpolation=settings.get("interpolation", "bilinear"),
-        )
-        _write(image, label, loaded.labels, alpha, files)
+    predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
+    inputs = find_inputs(images, out)
+    targets = output_files(inputs.photos, out)
+    _make_folder(out)
+    remarks = Remarks(console)
+    remarks.say(inputs.passed_over)
+    task = _Prediction(
+        predictor,
+        _sizes_of(settings, size),
+        max_side,
+        settings.get("interpolation", "bilinear"),
+        alpha,
+        remarks,
+    )
+    problems: list[str] = []
+    pairs = list(zip(inputs.photos, targets, strict=True))
+    for (path, _), files in _tracked(pairs, "predicting", console):
+        try:
+            photo = look_at_photo(path, max_pixels=max_pixels, find_plain=False)
+        except DataError as error:
+            problems.append(str(error))
+            remarks.say(f"left out: {error}")
+            continue
+        task(path, photo, files)
+    remarks.finish()
+    rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
+    raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}")
     return [file for files in targets for file in files]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prediction:
+    """From a photo to its three files."""
+
+    predictor: Predictor
+    seen_size: Callable[[Size], Size | None]
+    max_side: int | None
+    interpolation: Interpolation
+    alpha: float
+    remarks: Remarks
+
+    def __call__(self, path: Path, photo: Photo, files: list[Path]) -> None:
+        own = (photo.pixels.shape[0], photo.pixels.shape[1])
+        size = self.seen_size(own)
+        self._say(path, photo, own, size)
+        label = self.predictor.labels(
+            photo.pixels, size=size, max_side=self.max_side, interpolation=self.interpolation
+        )
+        _make_folder(files[0].parent)
+        _write(photo.pixels, label, self.predictor.label_set, self.alpha, files)
+
+    def _say(self, path: Path, photo: Photo, own: Size, size: Size | None) -> None:
+        """What was assumed about the photo, and whether it is too large for the memory."""
+        for remark in photo.facts.remarks:
+            self.remarks.say_of(path, remark)
+        inner = self.predictor.inner_size(own, size, self.max_side)
+        if inner != self.predictor.inner_size(own, size, None):
+            sizes = f"{own[0]} x {own[1]} pixels are segmented at {inner[0]} x {inner[1]}"
+            shrunk = "shrunk, see --max-side"
+            self.remarks.say_of(path, f"{sizes}, see --max-side", kind=shrunk)
 
 
 def _sizes_of(
@@ -168,20 +225,6 @@ def _windows(settings: dict[str, Any], window: Any = None, stride: Any = None) -
     return make_windows(window, stride)
 
 
-def _check_size(
-    path: Path,
-    own: tuple[int, int],
-    size: tuple[int, int] | None,
-    max_side: int | None,
-    console: Console | None,
-) -> None:
-    """Makes sure that the sizes fit, and says so if a photo is too large for them."""
-    height, width = inner_size(own, size, max_side)
-    if console is not None and size is None and (height, width) != own:
-        line = f"{path}: {own[0]} x {own[1]} pixels are segmented at {height} x {width}"
-        console.print(f"{line}, see --max-side", soft_wrap=True, highlight=False)
-
-
 def _write(
     image: np.ndarray, label: np.ndarray, labels: LabelSet, alpha: float, files: list[Path]
 ) -> None:
@@ -189,45 +232,6 @@ def _write(
     write_mask(mask, label, labels.palette)
     write_image(color, colorize(label, labels.palette))
     write_image(blend, with_legend(overlay(image, label, labels, alpha), label, labels))
-
-
-def _targets(paths: list[Path], out: Path) -> list[list[Path]]:
-    """The output files of every photo, none of which is a photo to read."""
-    if not paths:
-        raise DataError("no image is given: name at least one file")
-    targets = [[out / f"{n}_{kind}.png" for kind in _OUTPUTS] for n in output_names(paths)]
-    inputs = {path.resolve(): path for path in paths}
-    for file in (file for files in targets for file in files):
-        if file.resolve() in inputs:
-            raise DataError(
-                f"the output {file} would overwrite the image {inputs[file.resolve()]}: choose "
-                "another output folder"
-            )
-    return targets
-
-
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """Different names for the outputs of different photos, as short as they can be.
-
-    Args:
-        paths: different files.
-
-    Returns:
-        The file names without suffix if they differ; else with the folder in front; else the
-        whole path below the folder they share, suffix included.
-
-    Raises:
-        DataError: even those agree.
-    """
-    full = [path.absolute() for path in paths]
-    shared = Path(os.path.commonpath([path.parent for path in full]))
-    below = ["_".join(path.relative_to(shared).parts).replace(".", "_") for path in full]
-    folder_and_stem = [f"{path.parent.name}_{path.stem}" for path in full]
-    for names in ([path.stem for path in full], folder_and_stem, below):
-        if len({name.casefold() for name in names}) == len(names):
-            return names
-    same = next(name for name in below if sum(n.casefold() == name.casefold() for n in below) > 1)
-    raise DataError(f"several images would be written to {same}_mask.png: predict them apart")
 
 
 def _make_folder(out: Path) -> None:
@@ -257,6 +261,9 @@ def evaluate_dir(
     eval_window: tuple[int, int] | None = None,
     eval_stride: tuple[int, int] | None = None,
     metrics: Sequence[str] | None = None,
+    classes_by_number: bool = False,
+    missing_mask: str | None = None,
+    max_pixels: int | None = None,
     console: Console | None = None,
 ) -> Scores:
     """Scores a trained model on one split of a data set and prints the table of its classes.
@@ -276,6 +283,11 @@ def evaluate_dir(
         eval_window: height and width of the windows through which the network looks at a picture.
         eval_stride: rows and columns from one window to the next.
         metrics: further scores, see `flaxseg.inference.more_metrics`.
+        classes_by_number: the data set's classes are the model's by their numbers, whatever their
+            names.
+        missing_mask: what becomes of photos without label map, as for
+            `flaxseg.data.open_source`; likewise `max_pixels`.
+        max_pixels: most pixels that a photo may have; 0 has no limit.
         console: where the table goes; None prints nothing.
 
     Returns:
@@ -302,13 +314,13 @@ def evaluate_dir(
         eval_window=eval_window,
         eval_stride=eval_stride,
         metrics=metrics,
+        missing_mask=missing_mask,
+        max_pixels=max_pixels,
     )
-    as_trained = ("data_dir", "image_size", "limit")
-    options: dict[str, Any] = {key: settings.get(key) for key in as_trained}
-    options["on_bad_sample"] = settings.get("on_bad_sample", "error")
-    options["data_dir"] = data_dir or options["data_dir"]
+    options: dict[str, Any] = {name: settings[name] for name in _READING if name in settings}
+    options["data_dir"] = data_dir or options.get("data_dir")
     source = open_run_source(settings["data"], split, **options)
-    _check_classes(loaded.labels, source)
+    _check_classes(loaded.labels, source, classes_by_number)
     check_labels(source)
     usual = settings.get("eval_batch_size", settings.get("batch_size", _BATCH_SIZE))
     size: int = usual if batch_size is None else batch_size
@@ -336,6 +348,9 @@ def _viewed(settings: dict[str, Any], **given: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in dropped} | given
 
 
+_READING = ("data_dir", "image_size", "limit", "on_bad_sample", "missing_mask", "max_pixels")
+"""Settings of a training run that say how its data are opened."""
+
 _TOGETHER = {
     "eval_size": ("eval_base_size", "eval_multiple", "eval_window", "eval_stride"),
     "eval_base_size": ("eval_size", "eval_multiple"),
@@ -359,17 +374,27 @@ def _settings(path: Path) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if v is not None}
 
 
-def _check_classes(labels: LabelSet, source: Source) -> None:
+def _check_classes(labels: LabelSet, source: Source, by_number: bool) -> None:
     """The data set must have the model's classes; numbered classes stand for any names."""
-    named = labels.classes != LabelSet.generic(labels.num_classes).classes
-    if labels.num_classes != source.labels.num_classes or (
-        named and labels.classes != source.labels.classes
-    ):
+    theirs = source.labels
+    if labels.num_classes != theirs.num_classes:
         raise ConfigError(
             f"the model knows {labels.num_classes} classes ({_names(labels)}), data set "
-            f"{source.labels.name!r} has {source.labels.num_classes} ({_names(source.labels)}): "
+            f"{theirs.name!r} has {theirs.num_classes} ({_names(theirs)}): "
             "give the --data and --data-dir that it was trained on"
         )
+    named = labels.classes != LabelSet.generic(labels.num_classes).classes
+    if not named or by_number or not (different := labels.differences(theirs)):
+        return
+    shown = ", ".join(
+        f"{n} is {labels.classes[n]!r} and {theirs.classes[n]!r}" for n in different[:3]
+    )
+    more = ", …" * (len(different) > 3)
+    raise ConfigError(
+        f"{len(different)} of {labels.num_classes} classes have other names in the model than in "
+        f"data set {theirs.name!r}: {shown}{more}; give the --data and --data-dir that it was "
+        "trained on, or --classes-by-number if they mean the same"
+    )
 
 
 def _names(labels: LabelSet) -> str:

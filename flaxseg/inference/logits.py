@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg.errors import ConfigError
-from flaxseg.inference.windows import Size, Windows, windowed
+from flaxseg.inference.windows import Size, Windows, windowed, windowed_strips
 from flaxseg.labels import LabelSet
 from flaxseg.models import Config, Model, eval_view
 from flaxseg.ops import resize_bilinear
@@ -71,6 +71,7 @@ def make_logits_fn(
     *,
     mesh: Mesh | None = None,
     windows: Windows | None = None,
+    by_pixel: bool = False,
 ) -> LogitsFn:
     """A compiled function of the logits of pictures, for weights that change between calls.
 
@@ -82,6 +83,8 @@ def make_logits_fn(
         mesh: devices on which the weights lie, whole or split; every device gets the whole result.
             None runs where the weights are.
         windows: where the network looks at a picture; None looks at it as a whole.
+        by_pixel: `then` takes the logits alone and reads (B, H', W', ...) off them, each value off
+            those of its pixel: the logits of a large picture need not be held all at once.
 
     Returns:
         A function of (params, stats, images, size, *more), whose images are (B, H, W, 3), 0 to 255.
@@ -99,9 +102,12 @@ def make_logits_fn(
     def finish(logits: jax.Array, size: Size, *more: Any) -> Any:
         return then(resize_bilinear(logits, size, align_corners=False), *more)
 
+    def read(total: jax.Array, seen: Images) -> Any:
+        return then(total / seen)
+
     everywhere = None if mesh is None else replicated(mesh)
     at_once = jax.jit(at_once, out_shardings=everywhere)
-    look = jax.jit(look)
+    look, read = jax.jit(look), jax.jit(read, out_shardings=everywhere)
     finish = jax.jit(finish, static_argnums=1, out_shardings=everywhere)
 
     def run(params: nnx.State, stats: nnx.State, images: Images, size: Size, *more: Any) -> Any:
@@ -110,6 +116,8 @@ def make_logits_fn(
         if windows is None and images.shape[1:3] == size:
             return at_once(params, stats, images, *more)
         see = functools.partial(look, params, stats)
+        if windows is not None and by_pixel and images.shape[1:3] == size:
+            return windowed_strips(see, jnp.asarray(images), windows, read)
         logits = see(images) if windows is None else windowed(see, jnp.asarray(images), windows)
         return finish(logits, size, *more)
 

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from flaxseg.errors import ConfigError
 from flaxseg.labels import LabelSet
+from flaxseg.printed import table_title
 
 _MAX_PIXELS = 2**31 - 1
 
@@ -205,20 +207,20 @@ def scores_table(scores: Scores, labels: LabelSet) -> Table:
             f"the scores are of {len(scores.iou)} classes, label set {labels.name!r} has "
             f"{labels.num_classes}"
         )
-    table = Table(title=labels.name)
+    table = Table(title=table_title(labels.name))
     table.add_column("class")
     for heading in ("IoU %", "accuracy %", "pixels %"):
         table.add_column(heading, justify="right")
     rows = zip(labels.classes, scores.iou, scores.accuracy, scores.frequency, strict=True)
     for name, *values in rows:
-        table.add_row(name, *(_percent(value) for value in values))
+        table.add_row(Text(name), *(_percent(value) for value in values))
     table.add_section()
     table.add_row("mean", _percent(scores.miou), _percent(scores.mean_accuracy), "")
     table.add_row("all pixels", "", _percent(scores.pixel_accuracy), "")
     for name, value in scores.more.items():
         # An accuracy stands below accuracies, and an intersection over union below its like.
         column = 1 if "accuracy" in name else 0
-        table.add_row(name, *(_percent(value) if i == column else "" for i in range(3)))
+        table.add_row(Text(name), *(_percent(value) if i == column else "" for i in range(3)))
     return table
 
 

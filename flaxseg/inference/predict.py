@@ -43,7 +43,7 @@ def make_label_fn(
     def classes(logits: jax.Array) -> jax.Array:
         return logits.argmax(axis=-1).astype(jnp.uint8)
 
-    run = make_logits_fn(graphdef, labels, preprocess, classes, windows=windows)
+    run = make_logits_fn(graphdef, labels, preprocess, classes, windows=windows, by_pixel=True)
 
     def label_fn(
         params: nnx.State,
@@ -51,7 +51,7 @@ def make_label_fn(
         images: jax.Array | np.ndarray,
         size: tuple[int, int] | None = None,
     ) -> jax.Array:
-        return run(params, stats, images, size or images.shape[1:3])
+        return jnp.asarray(run(params, stats, images, size or images.shape[1:3]))
 
     return label_fn
 
@@ -95,6 +95,7 @@ class Predictor:
         if not isinstance(multiple, int) or multiple < 1:
             raise ConfigError(f"multiple is {multiple!r}, it must be a whole number from 1 on")
         self.label_set = labels
+        self._whole = windows is None
         # Windows are stretched one by one, and are of one size without any padding.
         self._fixed_size = None if windows else model.config.fixed_size
         self.multiple = 1 if windows or self._fixed_size else multiple
@@ -129,9 +130,9 @@ class Predictor:
             image: (H, W, 3) uint8.
             size: height and width to which the photo is stretched first, for networks that know
                 pictures of that size alone.
-            max_side: without `size`, a photo whose longer side has more pixels is shrunk to that:
-                for photos that do not fit in memory, or that are far larger than those of the
-                training. None segments it at its own size.
+            max_side: without `size` and windows, a photo whose longer side has more pixels is
+                shrunk to that: for photos that do not fit in memory, or that are far larger than
+                those of the training. None segments it at its own size.
             interpolation: of a photo that is stretched to `size`.
 
         Returns:
@@ -143,14 +144,32 @@ class Predictor:
         """
         check_image(image)
         own = (image.shape[0], image.shape[1])
-        size = self._fixed_size or size
-        inner = inner_size(own, size, max_side)
+        inner = self.inner_size(own, size, max_side)
         if inner == own:
             return self._run(self._label_fn, image)
         # The stretch is that of training and evaluation; mere shrinking had better not alias.
-        how = cv2.INTER_AREA if size is None else MODES[interpolation]
+        how = MODES[interpolation] if self._fixed_size or size else cv2.INTER_AREA
         resized = cv2.resize(image, inner[::-1], interpolation=how)
         return _resized_argmax(self.logits(resized), own)
+
+    def inner_size(
+        self, own: tuple[int, int], size: tuple[int, int] | None, max_side: int | None
+    ) -> tuple[int, int]:
+        """Height and width at which `labels` segments a photo whose own are these.
+
+        Raises:
+            ConfigError: `size` or `max_side` is less than 1.
+        """
+        if size is not None and min(size) < 1:
+            raise ConfigError(f"size is {size[0]} {size[1]}, it must be at least 1 pixel each")
+        if max_side is not None and max_side < 1:
+            raise ConfigError(f"max_side is {max_side}, it must be at least 1 pixel")
+        size = self._fixed_size or size
+        if size is not None:
+            return size
+        limit = max_side if self._whole and max_side is not None else max(own)
+        scale = min(1.0, limit / max(own))
+        return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
 
     def _run(self, function: LabelFn, image: np.ndarray) -> np.ndarray:
         check_image(image)
@@ -161,24 +180,6 @@ class Predictor:
         padded[0, :height, :width] = image
         result = np.asarray(function(self._params, self._stats, padded))
         return result[0, :height, :width].copy()
-
-
-def inner_size(
-    own: tuple[int, int], size: tuple[int, int] | None, max_side: int | None
-) -> tuple[int, int]:
-    """Height and width at which `Predictor.labels` segments a photo of a size.
-
-    Raises:
-        ConfigError: `size` or `max_side` is less than 1.
-    """
-    if size is not None and min(size) < 1:
-        raise ConfigError(f"size is {size[0]} {size[1]}, it must be at least 1 pixel each")
-    if max_side is not None and max_side < 1:
-        raise ConfigError(f"max_side is {max_side}, it must be at least 1 pixel")
-    if size is not None:
-        return size
-    scale = 1.0 if max_side is None else min(1.0, max_side / max(own))
-    return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
 
 
 def _resized_argmax(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from flaxseg.errors import ConfigError
 
 Size = tuple[int, int]
+Look = Callable[[jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +61,7 @@ def make_windows(size: Size | None, stride: Size | None) -> Windows | None:
     return Windows(size, stride or (max(1, size[0] * 2 // 3), max(1, size[1] * 2 // 3)))
 
 
-def windowed(
-    look: Callable[[jax.Array], jax.Array], images: jax.Array, windows: Windows
-) -> jax.Array:
+def windowed(look: Look, images: jax.Array, windows: Windows) -> jax.Array:
     """The logits of pictures as the mean of those of all windows that see a pixel.
 
     Not to be called inside `jax.jit`: every window runs the same compiled program, whatever the
@@ -76,19 +76,78 @@ def windowed(
         (B, H, W, K) float32.
     """
     shape = (images.shape[1], images.shape[2])
+    strip = _Strip(look, images, windows.within(shape), height=shape[0])
+    for corner in windows.corners(shape):
+        strip.look(corner)
+    return _divide(*strip.sums)
+
+
+def windowed_strips(
+    look: Look,
+    images: jax.Array,
+    windows: Windows,
+    read: Callable[[jax.Array, np.ndarray], jax.Array],
+) -> np.ndarray:
+    """What is read off the logits of each pixel, without holding those of all pixels.
+
+    The pictures are gone through from top to bottom in strips as high as a window. The numbers are
+    those of `windowed`, bit for bit.
+
+    Args:
+        look: as for `windowed`, and so are the other arguments.
+        images: (B, H, W, 3).
+        windows: where to look.
+        read: compiled, (sums of logits (B, h, W, K), number of windows that see a pixel (h, W, 1))
+            -> values (B, h, W, ...), each of its own pixel alone.
+
+    Returns:
+        (B, H, W, ...), on the host.
+    """
+    shape = (images.shape[1], images.shape[2])
     side = windows.within(shape)
-    seen = np.zeros((*shape, 1), np.float32)
-    total: jax.Array | None = None
-    for row, column in windows.corners(shape):
-        corner = np.array((row, column), np.int32)
-        logits = look(_cut(images, corner, side))
-        if total is None:
-            size = (*images.shape[:3], logits.shape[-1])
-            total = jnp.zeros(size, jnp.float32, device=images.sharding)
-        total = _add(total, logits, corner)
-        seen[row : row + side[0], column : column + side[1]] += 1
-    assert total is not None  # there is at least one window
-    return _divide(total, seen)
+    strip = _Strip(look, images, side, height=side[0])
+    values = []
+    for top, row in itertools.groupby(windows.corners(shape), key=lambda corner: corner[0]):
+        done = top - strip.top
+        if done:
+            values.append(np.asarray(read(*strip.sums))[:, :done])
+            strip.move(done)
+        for corner in row:
+            strip.look(corner)
+    return np.concatenate([*values, np.asarray(read(*strip.sums))], axis=1)
+
+
+class _Strip:
+    """Sums of the logits of rows of pictures, through windows of one size."""
+
+    def __init__(self, look: Look, images: jax.Array, side: Size, height: int):
+        self.top = 0
+        self._look, self._images, self._side = look, images, side
+        self._total: jax.Array | None = None
+        self._seen = np.zeros((height, images.shape[2], 1), np.float32)
+
+    @property
+    def sums(self) -> tuple[jax.Array, np.ndarray]:
+        """Sums (B, h, W, K) float32, and by how many windows each pixel was seen, (h, W, 1)."""
+        assert self._total is not None  # there is at least one window
+        # A copy, as a program may still have to read it when the next windows are counted.
+        return self._total, self._seen.copy()
+
+    def look(self, corner: tuple[int, int]) -> None:
+        """Adds the logits of the window at a corner of the pictures."""
+        logits = self._look(_cut(self._images, np.array(corner, np.int32), self._side))
+        row, column = corner[0] - self.top, corner[1]
+        if self._total is None:
+            shape = (len(logits), *self._seen.shape[:2], logits.shape[-1])
+            self._total = jnp.zeros(shape, jnp.float32, device=self._images.sharding)
+        self._total = _add(self._total, logits, np.array((row, column), np.int32))
+        self._seen[row : row + self._side[0], column : column + self._side[1]] += 1
+
+    def move(self, rows: int) -> None:
+        """Leaves the uppermost rows behind."""
+        self.top += rows
+        self._total = _move(self._total, np.int32(rows))
+        self._seen = np.concatenate((self._seen[rows:], np.zeros_like(self._seen[:rows])))
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -102,6 +161,19 @@ def _add(total: jax.Array, logits: jax.Array, corner: jax.Array) -> jax.Array:
     place = (0, *corner, 0)
     sofar = jax.lax.dynamic_slice(total, place, logits.shape)
     return jax.lax.dynamic_update_slice(total, sofar + logits.astype(total.dtype), place)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _move(total: jax.Array, rows: jax.Array) -> jax.Array:
+    """Everything `rows` rows up, zeros below; row by row, as in one go it needs a second copy."""
+    height = total.shape[1]
+
+    def fill(row: jax.Array, moved: jax.Array) -> jax.Array:
+        below = jax.lax.dynamic_slice_in_dim(moved, row + rows, 1, axis=1)
+        below = jnp.where(row + rows < height, below, 0)
+        return jax.lax.dynamic_update_slice_in_dim(moved, below, row, axis=1)
+
+    return jax.lax.fori_loop(0, height, fill, total)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

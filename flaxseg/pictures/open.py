@@ -31,17 +31,13 @@ PHOTO_SUFFIXES = (
 )
 """Endings of the files that count as pictures, in lower case."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-"""Endings of the files that count as pictures of a data folder, in lower case."""
-
 MAX_PIXELS = 200_000_000
 """Pixels of the largest picture that is read unless more are asked for: more than any camera has,
 and less than what fills a computer's memory."""
 
 JPEGS = ("JPEG", "MPO")  # MPO is a JPEG with further ones behind it
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
-_PNG_DEPTH_AT = 24  # bits per channel: the ninth byte of the IHDR chunk's data; then its colours
-_GREY = 0
+_PNG_DEPTH_AT = 24  # bits per channel: the ninth byte of the IHDR chunk's data
 
 
 def is_photo_name(path: str | os.PathLike[str]) -> bool:
@@ -49,8 +45,14 @@ def is_photo_name(path: str | os.PathLike[str]) -> bool:
     return pathlib.PurePath(path).suffix.lower() in PHOTO_SUFFIXES
 
 
+def check_max_pixels(max_pixels: int) -> None:
+    """Raises `ConfigError` unless it is a number of pixels, or None for no limit."""
+    if max_pixels < 0:
+        raise ConfigError(f"max_pixels is {max_pixels}, it must be at least 1, or 0: no limit")
+
+
 def open_picture(
-    path: str | os.PathLike[str], *, published: bool = False, max_pixels: int | None = MAX_PIXELS
+    path: str | os.PathLike[str], *, published: bool = False, max_pixels: int = MAX_PIXELS
 ) -> tuple[bytes, Image.Image]:
     """Reads a picture file whole.
 
@@ -58,14 +60,14 @@ def open_picture(
         path: a PNG, JPEG, TIFF, BMP, WebP or GIF file, whatever its name.
         published: the picture belongs to a benchmark that is used with its flaws: checksums are
             not compared, and the end mark of a JPEG may be missing.
-        max_pixels: the largest area that is read; None has no limit.
+        max_pixels: the largest area that is read; 0 has no limit.
 
     Returns:
         The bytes of the file, and its first picture, decoded.
 
     Raises:
         DataError: missing, damaged or empty file, another format, or too many pixels.
-        ConfigError: `max_pixels` is less than 1.
+        ConfigError: `max_pixels` is less than 0.
     """
     data = read_bytes(path)
     with explained(path):
@@ -102,20 +104,19 @@ def explained(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def open_header(
-    data: bytes, path: str | os.PathLike[str], max_pixels: int | None = MAX_PIXELS
+    data: bytes, path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """A picture whose pixels are not decoded yet; to be called inside `explained`.
 
     Raises:
         DataError: it has more than `max_pixels` pixels.
-        ConfigError: `max_pixels` is less than 1.
+        ConfigError: `max_pixels` is less than 0.
     """
-    if max_pixels is not None and max_pixels < 1:
-        raise ConfigError(f"max_pixels is {max_pixels}, it must be at least 1, or None: no limit")
+    check_max_pixels(max_pixels)
     with _PILLOWS_LIMIT_LIFTED:
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
     area = picture.width * picture.height
-    if max_pixels is not None and area > max_pixels:
+    if max_pixels and area > max_pixels:
         raise DataError(
             f"{path}: has {picture.width} x {picture.height} = {area} pixels, more than the limit "
             f"of {max_pixels}; give --max-pixels {area} if there is memory for them"
@@ -185,12 +186,6 @@ def drop_alpha(path: pathlib.Path, picture: Image.Image) -> Image.Image:
 def png_depth(data: bytes) -> int:
     """Bits per channel of a PNG, which Pillow hides for RGB; 8 for other files."""
     return data[_PNG_DEPTH_AT] if data.startswith(PNG_MAGIC) else 8
-
-
-def stretch(data: bytes) -> int:
-    """By what Pillow multiplies the numbers of a grey PNG of 2 or 4 bits to fill 8."""
-    depth, kind = png_depth(data), data[_PNG_DEPTH_AT + 1]
-    return 255 // (2**depth - 1) if depth in (2, 4) and kind == _GREY else 1
 
 
 def count_pixels(pixels: int) -> str:

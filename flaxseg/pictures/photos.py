@@ -77,7 +77,7 @@ def read_photo(
     *,
     orientation: bool = True,
     published: bool = False,
-    max_pixels: int | None = MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Reads a photo as a viewer shows it.
 
@@ -86,7 +86,7 @@ def read_photo(
         orientation: turns and mirrors the photo as its EXIF data say.
         published: the photo belongs to a benchmark that is used as it is stored: its orientation
             and alpha channel are ignored, and the end mark of a JPEG may be missing.
-        max_pixels: the largest area that is read; None has no limit.
+        max_pixels: the largest area that is read; 0 has no limit.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -94,7 +94,7 @@ def read_photo(
     Raises:
         DataError: the file is missing, damaged, no picture or too large, or its pixels are of a
             kind that has no agreed brightness, such as floats.
-        ConfigError: `max_pixels` is less than 1.
+        ConfigError: `max_pixels` is less than 0.
     """
     return _read(path, orientation, published, max_pixels).photo.pixels
 
@@ -104,7 +104,8 @@ def look_at_photo(
     *,
     orientation: bool = True,
     published: bool = False,
-    max_pixels: int | None = MAX_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+    find_plain: bool = True,
 ) -> Photo:
     """Reads a photo as `read_photo` does, and finds out how it may be read the next time.
 
@@ -112,17 +113,18 @@ def look_at_photo(
         path: as for `read_photo`, and so are the other arguments.
         orientation: whether the pixels are turned; the facts do not depend on it.
         published: takes the photo as it is stored; the orientation counts as 1.
-        max_pixels: the largest area that is read; None has no limit.
+        max_pixels: the largest area that is read; 0 has no limit.
+        find_plain: finds out whether the photo is plain, for which it is decoded once more.
 
     Returns:
         The bytes, the pixels and the facts.
 
     Raises:
         DataError: as `read_photo`.
-        ConfigError: `max_pixels` is less than 1.
+        ConfigError: `max_pixels` is less than 0.
     """
     photo, stored, decodable = _read(path, orientation, published, max_pixels)
-    plain = decodable and _same(photo.data, stored)
+    plain = find_plain and decodable and _same(photo.data, stored)
     return photo._replace(facts=dataclasses.replace(photo.facts, plain=plain))
 
 
@@ -162,7 +164,7 @@ class _Reading(NamedTuple):
 
 
 def _read(
-    path: str | os.PathLike[str], orientation: bool, published: bool, max_pixels: int | None
+    path: str | os.PathLike[str], orientation: bool, published: bool, max_pixels: int
 ) -> _Reading:
     data = read_bytes(path)
     with explained(path):
@@ -254,29 +256,6 @@ def _same(data: bytes, pixels: np.ndarray) -> bool:
         return np.array_equal(decode_plain(data), pixels)
     except (ValueError, cv2.error):  # it has limits of its own
         return False
-
-
-def read_training_image(
-    path: str | os.PathLike[str], *, published: bool = False, recode: bool = False
-) -> tuple[bytes, np.ndarray]:
-    """Reads a photo as it is stored, and as bytes for `decode_plain`.
-
-    Args:
-        path: as for `read_photo`.
-        published: as for `read_photo`.
-        recode: returns the bytes of a PNG file in any case.
-
-    Returns:
-        The bytes of a PNG or JPEG file that `decode_plain` reads (those of `path`, where it does),
-        and the picture, (H, W, 3) uint8.
-
-    Raises:
-        DataError: as `read_photo`.
-    """
-    data, pixels, facts = look_at_photo(path, orientation=False, published=published)
-    if facts.plain and not recode:
-        return data, pixels
-    return encode_png(Image.fromarray(pixels)), pixels
 
 
 def encode_png(picture: Image.Image) -> bytes:

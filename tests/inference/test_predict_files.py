@@ -1,13 +1,15 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 from rich.console import Console
 
-from flaxseg import cli, native
+from flaxseg import cli, models, native
 from flaxseg.data import EvalTransform, Shapes, eval_loader
 from flaxseg.data.shapes import SPLITS
 from flaxseg.errors import CheckpointError, ConfigError, DataError
@@ -19,7 +21,7 @@ from flaxseg.inference import (
     read_image,
     resolve_model_dir,
 )
-from flaxseg.inference.files import output_names
+from flaxseg.inference.inputs import Input, output_names
 from flaxseg.inference.windows import Windows
 from flaxseg.labels import LabelSet
 
@@ -112,23 +114,44 @@ def test_a_second_run_replaces_the_first(model_dir, photos, tmp_path):
     ],
 )
 def test_photos_of_one_name_get_different_names(paths, names):
-    assert output_names([Path(path) for path in paths]) == names
+    assert output_names([Input(Path(path)) for path in paths]) == names
 
 
 def test_photos_that_cannot_be_told_apart_are_named():
+    paths = ["a/b_c.jpg", "a_b/c.jpg", "a/b/c.jpg", "d/c.jpg"]
     with pytest.raises(DataError, match="would be written to a_b_c_jpg_mask.png: predict them"):
-        output_names([Path("a/b_c.jpg"), Path("a_b/c.jpg"), Path("a/b/c.jpg"), Path("d/c.jpg")])
+        output_names([Input(Path(path)) for path in paths])
 
 
-def test_all_unreadable_photos_are_named_before_anything_is_written(model_dir, photos, tmp_path):
+def test_names_keep_the_subfolders_of_folders():
+    def named(*below, folder="x/photos"):
+        folder = Path(folder)
+        return [Input(folder / path, folder) for path in below]
+
+    one = named("a.jpg", "sub/a.jpg", "sub/deep/b.c.tif")
+    assert output_names(one) == ["a", "sub/a", "sub/deep/b.c"]
+    two = [
+        *named("1.jpg", folder="x/train"),
+        *named("1.jpg", folder="x/val"),
+        Input(Path("y/1.jpg")),
+    ]
+    assert output_names(two) == ["train/1", "val/1", "y_1"]
+    assert output_names(named("s/a.jpg", "s/a.png")) == ["a_jpg", "a_png"]
+
+
+def test_unreadable_photos_do_not_end_the_others(model_dir, photos, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    bad = [tmp_path / "notes.txt", tmp_path / "nowhere.jpg"]
+    given = [tmp_path / "notes.txt", *photos, tmp_path / "nowhere.jpg"]
+    console = Console(width=300)
     message = (
-        "2 of 5 images cannot be used: .*notes.txt is not an image .*nowhere.jpg does not exist"
+        r"2 of 5 photos cannot be used, the others are in .*out: .*notes.txt: is no readable "
+        r"picture .* \| .*nowhere.jpg: cannot be read \(No such file or directory\)"
     )
-    with pytest.raises(DataError, match=message):
-        predict_files(model_dir, [*photos, *bad], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    with console.capture() as capture, pytest.raises(DataError, match=message):
+        predict_files(model_dir, given, tmp_path / "out", console=console)
+    assert len(list((tmp_path / "out").iterdir())) == 3 * len(photos)
+    lines = [line for line in capture.get().splitlines() if "left out: " in line]
+    assert len(lines) == 2 and "notes.txt" in lines[0] and "nowhere.jpg" in lines[1]
 
 
 def test_an_unreadable_photo_is_one_line_of_the_command(model_dir, tmp_path, capsys):
@@ -136,11 +159,48 @@ def test_an_unreadable_photo_is_one_line_of_the_command(model_dir, tmp_path, cap
     command = ["predict", model_dir, tmp_path / "notes.txt", "--out", tmp_path / "out"]
     assert cli.main([str(word) for word in command]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and "notes.txt is not an image" in line
+    assert line.startswith("error: 1 of 1 photos cannot be used: ")
+    assert "notes.txt: is no readable picture" in line
+
+
+def test_a_photo_that_is_too_large_is_read_if_asked(model_dir, photos, tmp_path, capsys):
+    command = ["predict", model_dir, photos[0], "--out", tmp_path / "out", "--max-pixels"]
+    command = [str(word) for word in command]
+    assert cli.main([*command, "959"]) == 2
+    message = "scene0.png: has 40 x 24 = 960 pixels, more than the limit of 959; give --max-pixels"
+    assert message in capsys.readouterr().err
+    for limit in ("960", "0"):
+        assert cli.main([*command, limit]) == 0
+    assert cli.main([*command, "-1"]) == 2
+    assert "max_pixels is -1, it must be at least 1" in capsys.readouterr().err
+
+
+def test_what_is_assumed_of_photos_is_said_of_the_first_few(model_dir, tmp_path):
+    for i in range(5):
+        Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(tmp_path / f"[{i}].png")
+    console = Console(width=300)
+    with console.capture() as capture:
+        predict_files(model_dir, [tmp_path], tmp_path / "out", console=console)
+    lines = [line for line in capture.get().splitlines() if "white" in line]
+    remark = "transparent pixels, shown on white"
+    expected = [f"{tmp_path / f'[{i}].png'}: {remark}" for i in range(3)]
+    assert lines == [*expected, f"and 2 more: {remark}"]
+
+
+def test_every_photo_is_read_once(model_dir, photos, tmp_path, monkeypatch):
+    read, read_bytes = [], Path.read_bytes
+
+    def watched(path):
+        read.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", watched)
+    predict_files(model_dir, photos[:2], tmp_path / "out")
+    assert [path for path in read if path in photos] == photos[:2]
 
 
 def test_no_photo_is_an_error(model_dir, tmp_path):
-    with pytest.raises(DataError, match="no image is given: name at least one file"):
+    with pytest.raises(DataError, match="no image is given: name at least one file or folder"):
         predict_files(model_dir, [], tmp_path / "out")
 
 
@@ -313,9 +373,31 @@ def test_data_with_other_classes_is_refused(workdir):
     loaded = native.load_with_meta(workdir / "model")
     renamed = LabelSet("pets", ("a", "b", "c", "d", "e", "f"), loaded.labels.palette)
     native.save(loaded.model, workdir / "model", labels=renamed)
-    message = r"the model knows 6 classes \(a, b, c, d, …\), data set 'shapes' has 6 \(background"
+    message = (
+        r"6 of 6 classes have other names .* 'shapes': 0 is 'a' and 'background', 1 is 'b'.*, …;"
+    )
     with pytest.raises(ConfigError, match=message):
         evaluate_dir(workdir)
+    fewer = LabelSet("pets", ("a", "b", "c", "d", "e"), loaded.labels.palette[:5])
+    config = models.override(loaded.model.config, {"num_classes": 5})
+    native.save(models.fresh_model(config, rngs=nnx.Rngs(0)), workdir / "model", labels=fewer)
+    message = r"the model knows 5 classes \(a, b, c, d, …\), data set 'shapes' has 6 \(background"
+    for by_number in (False, True):
+        with pytest.raises(ConfigError, match=message):
+            evaluate_dir(workdir, classes_by_number=by_number)
+
+
+def test_classes_are_compared_by_the_meaning_of_their_names(workdir, few_scenes):
+    expected = evaluate_dir(workdir).matrix
+    loaded = native.load_with_meta(workdir / "model")
+    names = tuple(f" {name.upper()}; thing" for name in loaded.labels.classes)
+    native.save(loaded.model, workdir / "model", labels=replace(loaded.labels, classes=names))
+    np.testing.assert_array_equal(evaluate_dir(workdir).matrix, expected)
+    names = (*loaded.labels.classes[:4], "other", "another")
+    native.save(loaded.model, workdir / "model", labels=replace(loaded.labels, classes=names))
+    with pytest.raises(ConfigError, match=r"2 of 6 .*: 4 is 'other' and .* --classes-by-number"):
+        evaluate_dir(workdir)
+    np.testing.assert_array_equal(evaluate_dir(workdir, classes_by_number=True).matrix, expected)
 
 
 def test_numbered_classes_stand_for_any(workdir, few_scenes):
@@ -337,4 +419,12 @@ def test_numbered_classes_stand_for_any(workdir, few_scenes):
 def test_a_damaged_run_configuration_is_named(workdir, content, message):
     (workdir / "config.json").write_bytes(content)
     with pytest.raises(ConfigError, match=message):
+        evaluate_dir(workdir)
+
+
+def test_a_data_folder_that_is_gone_names_the_flag(workdir):
+    path = workdir / "config.json"
+    settings = json.loads(path.read_text()) | {"data": "camvid", "data_dir": "gone/photos"}
+    path.write_text(json.dumps(settings))
+    with pytest.raises(DataError, match="gone/photos: no such folder; give --data-dir"):
         evaluate_dir(workdir)

@@ -12,7 +12,7 @@ from flaxseg import native
 from flaxseg.data import Batch
 from flaxseg.errors import ConfigError
 from flaxseg.inference import Predictor, evaluate
-from flaxseg.inference.windows import Windows, make_windows, windowed
+from flaxseg.inference.windows import Windows, make_windows, windowed, windowed_strips
 from flaxseg.models import eval_view
 from flaxseg.preprocess import Preprocess
 
@@ -64,6 +64,44 @@ def test_overlaps_are_averaged():
         seen[y : y + 4, x : x + 3] += 1
     logits = windowed(look, jnp.asarray(images), windows)
     np.testing.assert_allclose(logits, total / seen, rtol=1e-6)
+
+
+SHAPES = [(7, 5), (4, 3), (2, 9), (9, 2), (1, 1), (13, 8)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("windows", [Windows((4, 3), (2, 2)), Windows((5, 4), (5, 1))])
+def test_strips_hold_the_same_numbers(shape, windows):
+    heights = []
+
+    @jax.jit
+    def look(images):
+        return jnp.sin(images.cumsum(1) + images.cumsum(2)) @ jnp.arange(12.0).reshape(3, 4)
+
+    @jax.jit
+    def read(total, seen):
+        heights.append(total.shape[1])
+        return total / seen
+
+    images = jnp.asarray(np.random.default_rng(0).random((2, *shape, 3)), jnp.float32)
+    whole = windowed(look, images, windows)
+    strips = windowed_strips(look, images, windows, read)
+    np.testing.assert_array_equal(strips, whole)
+    assert heights == [min(windows.size[0], shape[0])]  # one program, and never more rows
+
+
+def test_large_photos_are_seen_at_their_own_size_through_windows(pixel_model, labels, preprocess):
+    """As in the evaluation; without windows they are shrunk."""
+    windows = Windows((8, 12), (5, 7))
+    image = np.random.default_rng(0).integers(0, 256, (60, 44, 3), np.uint8)
+    predictor = Predictor(pixel_model, labels, preprocess, windows=windows)
+    label = predictor.labels(image, max_side=20)
+    assert preprocess.traces == [(1, 8, 12, 3)]
+    batch = Batch(image[None], label[None], np.ones(1, np.float32), np.zeros(1, np.int32))
+    options = {"labels": labels, "preprocess": preprocess, "windows": windows}
+    matrix = evaluate(pixel_model, [batch], **options).matrix
+    np.testing.assert_array_equal(matrix, np.diag(np.bincount(label.ravel(), minlength=4)))
+    assert len(np.unique(label)) > 1
 
 
 @pytest.mark.parametrize("devices", [None, 8])

@@ -6,7 +6,7 @@ from PIL import Image
 
 from flaxseg.errors import DataError
 from flaxseg.pictures.integrity import damage
-from flaxseg.pictures.photos import read_training_image
+from flaxseg.pictures.photos import read_photo
 
 
 def encoded(rng, kind, **options):
@@ -48,7 +48,7 @@ def test_zeros_instead_of_the_rest(tmp_path, rng, kind, share):
     path = tmp_path / f"a.{kind.lower()}"
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"/a\..*: is no readable picture \(.*; re"):
-        read_training_image(path)
+        read_photo(path)
 
 
 def test_jpeg_that_ends_early(rng):

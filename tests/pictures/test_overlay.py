@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from flaxseg.errors import ConfigError, DataError
-from flaxseg.inference import colorize, contact_sheet, overlay, with_legend
 from flaxseg.labels import IGNORE, LabelSet
+from flaxseg.pictures import colorize, contact_sheet, example_sheet, overlay, with_legend
 
 PALETTE = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
 LABELS = LabelSet("toys", ("car", "tree", "sky"), PALETTE)
@@ -125,3 +125,31 @@ def test_lists_of_different_length_are_refused():
         contact_sheet([], [], [], LABELS)
     with pytest.raises(DataError, match=r"found \[1, 1, 1, 2\]"):
         contact_sheet([image], [label], [label], LABELS, captions=["a", "b"])
+
+
+def examples_of(*sizes):
+    images = [np.full((*size, 3), 7, np.uint8) for size in sizes]
+    truths = [np.full(size, i % 3, np.uint8) for i, size in enumerate(sizes)]
+    return example_sheet(images, truths, LABELS, captions=[str(i) for i, _ in enumerate(sizes)])
+
+
+def test_examples_stand_beside_their_overlays():
+    sheet = examples_of((40, 60))
+    photo = (sheet == 7).all(axis=-1)
+    assert photo.sum() == 160 * 240  # enlarged to 240 pixels
+    blend = (sheet == np.round(0.35 * 7 + 0.65 * np.array(PALETTE[0]))).all(axis=-1)
+    assert blend.sum() == 160 * 240
+    assert np.argwhere(blend)[:, 1].min() > np.argwhere(photo)[:, 1].max()
+    assert has_color(sheet[-40:], PALETTE[0]) and not has_color(sheet, PALETTE[1])
+
+
+def test_examples_of_many_sizes_fill_a_grid():
+    one, many = examples_of((40, 60)), examples_of(*[(40, 60), (90, 30), (500, 900)] * 3)
+    assert many.shape[1] > 1.9 * one.shape[1]
+    for color in PALETTE:
+        assert has_color(many, color)
+
+
+def test_examples_without_captions_are_refused():
+    with pytest.raises(DataError, match=r"found \[1, 1, 0\]"):
+        example_sheet([np.zeros((2, 2, 3), np.uint8)], [np.zeros((2, 2))], LABELS, captions=[])

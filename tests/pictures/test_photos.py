@@ -298,7 +298,7 @@ def test_the_limit_can_be_moved_and_lifted(tmp_path, photo, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # Pillow would refuse from 101 pixels on
     with pytest.raises(DataError, match="17 x 11 = 187 pixels, more than the limit of 186;"):
         read_photo(path, max_pixels=186)
-    for limit in (187, None, MAX_PIXELS):
+    for limit in (187, 0, MAX_PIXELS):
         assert look_at_photo(path, max_pixels=limit).pixels.shape == photo.shape
     assert open_picture(path)[1].size == (17, 11)
     assert Image.MAX_IMAGE_PIXELS == 50
@@ -314,8 +314,8 @@ def test_pillow_s_limit_holds_nothing_up(tmp_path, photo, monkeypatch, suffix):
 
 def test_a_senseless_limit_is_refused(tmp_path, photo):
     path = saved(tmp_path, Image.fromarray(photo))
-    with pytest.raises(ConfigError, match="max_pixels is 0, it must be at least 1, or None"):
-        read_photo(path, max_pixels=0)
+    with pytest.raises(ConfigError, match="max_pixels is -1, it must be at least 1, or 0"):
+        read_photo(path, max_pixels=-1)
 
 
 def test_threads_leave_pillow_s_limit_as_it_was(tmp_path, photo, monkeypatch):

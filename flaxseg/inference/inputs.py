@@ -1,0 +1,213 @@
+"""What `flaxseg predict` segments, and what its outputs are called; no picture is read here."""
+
+import collections
+import glob
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from flaxseg.errors import DataError
+from flaxseg.pictures.open import PHOTO_SUFFIXES, is_photo_name
+
+OUTPUTS = ("mask", "color", "overlay")
+"""What is written of every photo, to `NAME_KIND.png`."""
+
+_PATTERN = "*?["
+_SHOWN = 5
+
+
+class Input(NamedTuple):
+    """A photo to segment.
+
+    Attributes:
+        path: its file.
+        folder: the folder that was given and in which it was found; None if the file was given.
+    """
+
+    path: Path
+    folder: Path | None = None
+
+    @property
+    def below(self) -> Path:
+        """Its path below the folder that was given, or its name."""
+        return self.path.relative_to(self.folder) if self.folder else Path(self.path.name)
+
+
+class Inputs(NamedTuple):
+    """All photos to segment, and a line about what folders and patterns hold besides."""
+
+    photos: list[Input]
+    passed_over: str = ""
+
+
+def find_inputs(given: Sequence[str | os.PathLike[str]], out: Path) -> Inputs:
+    """The photos that a command line means, each once.
+
+    A file is taken whatever its name. Of a folder, with its subfolders, and of a pattern, which a
+    shell may have left as it is, those files count that are named as pictures; hidden ones and the
+    output folder's do not.
+
+    Args:
+        given: files, folders and patterns such as `photos/*.jpg`.
+        out: the output folder.
+
+    Raises:
+        DataError: nothing is given, or no picture is in a folder or matches a pattern.
+    """
+    if not given:
+        raise DataError("no image is given: name at least one file or folder")
+    found: dict[str, Input] = {}
+    others: list[Path] = []
+    for path in (Path(path).expanduser() for path in given):
+        if path.is_dir():
+            photos = _pictures(path, "holds", _in_folder(path, out), others)
+        elif not path.exists() and any(sign in str(path) for sign in _PATTERN):
+            photos = _pictures(path, "matches", _matching(path, out), others)
+        else:
+            photos = [Input(path)]
+        for item in photos:
+            found.setdefault(os.path.abspath(item.path), item)
+    return Inputs(list(found.values()), _passed_over(others))
+
+
+def _pictures(path: Path, verb: str, items: Sequence[Input], others: list[Path]) -> list[Input]:
+    """The items that are named as pictures; the rest joins `others`."""
+    photos = [item for item in items if is_photo_name(item.path)]
+    rest = [item.path for item in items if not is_photo_name(item.path)]
+    if not photos:
+        what = f"no picture, but other files ({_kinds(rest)})" if rest else "no file"
+        raise DataError(f"{path}: {verb} {what}; pictures end in {', '.join(PHOTO_SUFFIXES)}")
+    others += rest
+    return photos
+
+
+def _in_folder(folder: Path, out: Path) -> list[Input]:
+    if _real(folder) == _real(out):
+        raise DataError(
+            f"the output folder {out} is the folder of the photos itself, where the next run would "
+            f"take the outputs for photos: choose another, such as {folder / 'predictions'}"
+        )
+    return [Input(file, folder) for file in _walk(folder, out)]
+
+
+def _matching(pattern: Path, out: Path) -> list[Input]:
+    """What a shell would have made of a pattern: files, and folders with what they hold."""
+    matches = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
+    items: list[Input] = []
+    for match in (match for match in matches if not _inside(match, out)):
+        if not match.is_dir():
+            items.append(Input(match))
+        elif "**" not in str(pattern):  # which matches the files of a folder besides the folder
+            items += [Input(file, match) for file in _walk(match, out)]
+    return items
+
+
+def _walk(folder: Path, out: Path) -> Iterator[Path]:
+    """All files that are not hidden, in order; links to folders are followed, each folder once."""
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+    seen: set[str] = {_real(out)}
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if _real(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(_real(parent))
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _real(path: str | os.PathLike[str]) -> str:
+    return os.path.realpath(path)
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    real = Path(_real(path))
+    return Path(_real(folder)) in (real, *real.parents)
+
+
+def _passed_over(others: Sequence[Path]) -> str:
+    if not others:
+        return ""
+    kinds = _kinds(others)
+    return f"passed over {len(others)} files that are not named as pictures ({kinds})"
+
+
+def _kinds(files: Sequence[Path]) -> str:
+    """The commonest endings of files, in words."""
+    kinds = collections.Counter(path.suffix.lower() or "no ending" for path in files)
+    shown = [f"{count} of {kind}" for kind, count in kinds.most_common(_SHOWN)]
+    return ", ".join(shown)
+
+
+def output_files(inputs: Sequence[Input], out: Path) -> list[list[Path]]:
+    """The output files of every photo, none of which is a photo to read.
+
+    Raises:
+        DataError: an output would overwrite a photo, or another output.
+    """
+    targets = [[out / f"{name}_{kind}.png" for kind in OUTPUTS] for name in output_names(inputs)]
+    real: dict[Path, str] = {}  # of folders: a call for each of many files would take long
+
+    def key(path: Path) -> tuple[str, str]:
+        if path.parent not in real:
+            real[path.parent] = _real(path.parent)
+        return real[path.parent], path.name
+
+    photos = {key(item.path): item.path for item in inputs}
+    for file in (file for files in targets for file in files):
+        if key(file) in photos:
+            raise DataError(
+                f"the output {file} would overwrite the image {photos[key(file)]}: choose another "
+                "output folder"
+            )
+    return targets
+
+
+def output_names(inputs: Sequence[Input]) -> list[str]:
+    """Different names for the outputs of different photos, as short as they can be.
+
+    Args:
+        inputs: different photos.
+
+    Returns:
+        The paths below the output folder, without `_KIND.png`: the names of the photos without
+        suffix, in the subfolders of the folder that was given, if they differ; else with the folder
+        in front; else the whole path below the folder that all share, suffix included.
+
+    Raises:
+        DataError: even those agree.
+    """
+    shared = Path(os.path.commonpath([item.path.absolute().parent for item in inputs]))
+    names: list[str] = []
+    for name in (_short_name, _name_with_folder, lambda item: _whole_name(item, shared)):
+        names = [name(item) for item in inputs]
+        counts = collections.Counter(map(_plain, names))
+        if len(counts) == len(names):
+            return names
+    same = next(name for name in names if counts[_plain(name)] > 1)
+    raise DataError(f"several images would be written to {same}_mask.png: predict them apart")
+
+
+def _plain(name: str) -> str:
+    """What is one name to some file systems."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _short_name(item: Input) -> str:
+    return (item.below.parent / item.below.stem).as_posix()
+
+
+def _name_with_folder(item: Input) -> str:
+    if item.folder is None:
+        return f"{item.path.absolute().parent.name}_{item.path.stem}"
+    return f"{item.folder.resolve().name}/{_short_name(item)}"
+
+
+def _whole_name(item: Input, shared: Path) -> str:
+    path = item.path.absolute().relative_to(shared)
+    name = path.as_posix() if item.folder else "_".join(path.parts)
+    return name.replace(".", "_")
