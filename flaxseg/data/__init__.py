@@ -1,7 +1,7 @@
 """Data sets, augmentation and loading: file -> Source[i] -> Example -> transform -> Batch."""
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
 from flaxseg.data.catalogue import FILE_DATASETS
 from flaxseg.data.checks import LabelReport as LabelReport
@@ -27,6 +27,7 @@ from flaxseg.data.transforms import RareClasses as RareClasses
 from flaxseg.data.transforms import TrainTransform as TrainTransform
 from flaxseg.data.transforms import Transform as Transform
 from flaxseg.errors import DataError, did_you_mean
+from flaxseg.pictures.open import MAX_PIXELS
 
 PathLike = str | os.PathLike
 
@@ -39,6 +40,8 @@ def open_source(
     image_size: tuple[int, int] | None = None,
     cache_dir: PathLike | None = None,
     on_bad_sample: Literal["error", "skip"] = "error",
+    missing_mask: str = "error",
+    max_pixels: int = MAX_PIXELS,
 ) -> Source:
     """Opens a split of a data set, preparing it first if that is due.
 
@@ -51,6 +54,9 @@ def open_source(
         cache_dir: where prepared data lies, by default $FLAXSEG_CACHE or ~/.cache/flaxseg.
         on_bad_sample: whether image and label pairs that cannot be used are an error or left out;
             the source's `skipped` lists them.
+        missing_mask: whether photos without label map are an "error", left out ("skip"), or
+            pictures of the class of this name alone.
+        max_pixels: most pixels that a photo may have; 0 has no limit.
 
     Raises:
         DataError: unknown name or split, or a folder or file that does not fit.
@@ -59,11 +65,17 @@ def open_source(
         return _open_shapes(split, data_dir, image_size)
     if name not in FILE_DATASETS:
         raise DataError(f"no data set is called {name!r}{did_you_mean(name, list_datasets())}")
-    # TFDS takes half a second to import; those who draw shapes need not wait for it.
     from flaxseg.data.prepared import PreparedSource, prepare
 
     dataset = FILE_DATASETS[name]
-    directory = prepare(dataset, data_dir, cache_dir=cache_dir, on_bad=on_bad_sample)
+    directory = prepare(
+        dataset,
+        data_dir,
+        cache_dir=cache_dir,
+        on_bad=on_bad_sample,
+        missing_mask=missing_mask,
+        max_pixels=max_pixels,
+    )
     return PreparedSource(directory, split)
 
 
@@ -74,7 +86,7 @@ def open_run_source(
     data_dir: PathLike | None = None,
     image_size: tuple[int, int] | None = None,
     limit: int | None = None,
-    on_bad_sample: Literal["error", "skip"] = "error",
+    **options: Any,
 ) -> Source:
     """Opens a split as a training run does.
 
@@ -85,16 +97,14 @@ def open_run_source(
         image_size: height and width of the training images; drawn images are at least as large,
             so that they fill a crop.
         limit: use only the first `limit` examples.
-        on_bad_sample: as for `open_source`.
+        options: further arguments of `open_source`.
 
     Raises:
         DataError: as `open_source`.
     """
     if image_size is not None:
         image_size = max(image_size[0], DEFAULT_SIZE[0]), max(image_size[1], DEFAULT_SIZE[1])
-    source = open_source(
-        name, split, data_dir=data_dir, image_size=image_size, on_bad_sample=on_bad_sample
-    )
+    source = open_source(name, split, data_dir=data_dir, image_size=image_size, **options)
     return source if limit is None else FirstExamples(source, limit)
 
 

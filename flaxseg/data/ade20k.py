@@ -13,7 +13,7 @@ mmsegmentation's `reduce_zero_label` does it.
 import pathlib
 
 from flaxseg.data.archives import Archive
-from flaxseg.data.codings import TableCoding
+from flaxseg.data.classes import Classes
 from flaxseg.data.dataset import FileDataset
 from flaxseg.data.pairs import PairFolder, has_folders, inside, match
 from flaxseg.errors import DataError
@@ -49,8 +49,7 @@ def find_folder(root: pathlib.Path) -> PairFolder:
     folder = PairFolder(
         root,
         "challenge",
-        LABELS,
-        TableCoding({0: IGNORE, **{index + 1: index for index in range(LABELS.num_classes)}}),
+        Classes(LABELS, ids={0: IGNORE, **_FROM_ONE}, source="ADE20K", fixed=True),
         {split: found.pairs for split, found in matched.items()},
         orphans=tuple(orphan for found in matched.values() for orphan in found.orphans),
         published=True,
@@ -220,6 +219,8 @@ def _labels() -> LabelSet:
 
 LABELS = _labels()
 """The 150 classes, each by the first of its names, in the benchmark's colours."""
+
+_FROM_ONE = {index + 1: index for index in range(LABELS.num_classes)}
 
 ADE20K = FileDataset(
     "ade20k",

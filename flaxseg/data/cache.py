@@ -1,7 +1,8 @@
-"""A folder for prepared data, filled once and never half."""
+"""Folders in the cache, filled once and never half: what was found of data, or made of them."""
 
 import contextlib
 import hashlib
+import math
 import os
 import pathlib
 import shutil
@@ -27,7 +28,7 @@ def fingerprint(root: pathlib.Path, files: Iterable[pathlib.Path], version: str)
 
     Args:
         root: folder that the names are relative to.
-        files: files below `root`.
+        files: files below `root`, or derived from them elsewhere.
         version: of the code that reads them.
 
     Returns:
@@ -35,7 +36,8 @@ def fingerprint(root: pathlib.Path, files: Iterable[pathlib.Path], version: str)
     """
     digest = hashlib.sha256(version.encode())
     for path in sorted(files):
-        digest.update(f"\n{path.relative_to(root).as_posix()}".encode())
+        name = path.relative_to(root) if path.is_relative_to(root) else path
+        digest.update(f"\n{name.as_posix()}".encode())
         with contextlib.suppress(OSError):  # a dead link, which its reader will tell of
             status = path.stat()
             digest.update(f"\t{status.st_size}\t{status.st_mtime_ns}".encode())
@@ -71,6 +73,52 @@ def prepare_once(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None
             "to a folder with space"
         ) from error
     return directory
+
+
+def derived(cache: pathlib.Path, kind: str, source: pathlib.Path, key: str) -> pathlib.Path:
+    """Where in the cache that lies which is made of a file or folder.
+
+    Args:
+        cache: the cache.
+        kind: what is made, such as "coco".
+        source: what it is made of.
+        key: of the source's content.
+    """
+    return cache / kind / f"{_source_name(source)}-{key}"
+
+
+def forget_older(directory: pathlib.Path, source: pathlib.Path) -> None:
+    """Removes what was made of earlier contents of a source, but for the newest of them.
+
+    Each change of a source makes a new directory. The one before stays because a run that began
+    with it may go on.
+
+    Args:
+        directory: what `derived` gave, just filled or found.
+        source: what it is made of.
+    """
+    with contextlib.suppress(OSError):
+        os.utime(directory)
+    siblings = [
+        path
+        for path in directory.parent.iterdir()
+        if path.name.startswith(f"{_source_name(source)}-") and path != directory and path.is_dir()
+    ]
+    for path in sorted(siblings, key=_age)[1:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _source_name(source: pathlib.Path) -> str:
+    place = source.absolute()
+    return f"{place.stem[:40]}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
+
+
+def _age(path: pathlib.Path) -> float:
+    """Seconds since a directory was last used."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:  # gone meanwhile
+        return math.inf
 
 
 def _fill(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None]) -> None:

@@ -22,23 +22,12 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
-from flaxseg.data.classes import COLOR_FILE, read_colors
-from flaxseg.data.codings import ColorCoding, IndexCoding
+from flaxseg.data.classes import COLOR_FILE, Classes, read_colors
 from flaxseg.data.dataset import FileDataset
-from flaxseg.data.pairs import (
-    Matched,
-    Pair,
-    PairFolder,
-    every_fifth,
-    group,
-    has_folders,
-    inside,
-    listed_splits,
-    match,
-    split_lists,
-)
+from flaxseg.data.pairs import Matched, Pair, PairFolder, has_folders, inside, match
+from flaxseg.data.splits import every_fifth, group, listed_splits, split_lists
 from flaxseg.errors import DataError
-from flaxseg.labels import IGNORE, Color, LabelSet
+from flaxseg.labels import Color, LabelSet
 
 SEGNET_LABELS = LabelSet(
     "camvid",
@@ -110,6 +99,7 @@ _TUTORIAL: _PairFolders = {
 }
 _ORIGINAL = (("701_StillsRaw_full", "LabeledApproved_full"), ("images", "labels"))
 _ORIGINAL_SUFFIX = "_L"
+_SOURCE = "CamVid"
 _FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)")
 
 
@@ -129,15 +119,14 @@ def find_folder(root: pathlib.Path) -> PairFolder:
         DataError: unknown layout, or an empty split.
     """
     if has_folders(root, *_SEGNET["train"]):
-        coding = IndexCoding(SEGNET_LABELS.num_classes, (SEGNET_LABELS.num_classes, IGNORE))
+        ignore = (SEGNET_LABELS.num_classes,)
+        classes = Classes(SEGNET_LABELS, ignore=ignore, source=_SOURCE, fixed=True)
         splits, orphans = _split_pairs(root, _SEGNET)
-        found = PairFolder(root, "segnet", SEGNET_LABELS, coding, splits, orphans=orphans)
+        found = PairFolder(root, "segnet", classes, splits, orphans=orphans)
     elif has_folders(root, *_TUTORIAL["train"]):
-        coding = IndexCoding(SPARE_LABELS.num_classes, first_channel=True)
+        classes = Classes(SPARE_LABELS, source=_SOURCE, fixed=True)
         splits, orphans = _split_pairs(root, _TUTORIAL)
-        found = PairFolder(
-            root, "tutorial", FULL_LABELS, coding, splits, orphans=orphans, wider=SPARE_LABELS
-        )
+        found = PairFolder(root, "tutorial", classes, splits, orphans=orphans, narrower=FULL_LABELS)
     elif folders := [pair for pair in _ORIGINAL if has_folders(root, *pair)]:
         found = _find_original(root, folders[0])
     else:
@@ -175,26 +164,28 @@ def _split_pairs(
         for name in pair:
             if not has_folders(root, name):
                 raise DataError(f"{root / name}: no such folder. {_EXPECTED}")
-    matched: dict[str, Matched] = {split: match(root, *pair) for split, pair in present.items()}
+    matched: dict[str, Matched] = {
+        split: match(root, *pair, keep_bare=True) for split, pair in present.items()
+    }
     orphans = tuple(orphan for found in matched.values() for orphan in found.orphans)
     return {split: found.pairs for split, found in matched.items()}, orphans
 
 
 def _find_original(root: pathlib.Path, folders: tuple[str, str]) -> PairFolder:
-    pairs, orphans = match(root, *folders, label_suffix=_ORIGINAL_SUFFIX)
+    pairs, orphans = match(root, *folders, label_suffix=_ORIGINAL_SUFFIX, keep_bare=True)
     color_file = root / COLOR_FILE
     lists = split_lists(root)
     splits = listed_splits(pairs, lists) if lists else _default_splits(pairs)
     files = [*lists.values()]
     if color_file.is_file():
         labels, colors = read_colors(color_file, "camvid")
-        coding = ColorCoding(colors, str(color_file))
+        classes = Classes(labels, colors=colors, source=str(color_file), fixed=True)
         files.append(color_file)
     else:
-        labels = FULL_LABELS
-        colors = {color: index for index, color in enumerate(labels.palette)}
-        coding = ColorCoding(colors, "CamVid's official colour table")
-    return PairFolder(root, "original", labels, coding, splits, tuple(files), orphans)
+        colors = {color: index for index, color in enumerate(FULL_LABELS.palette)}
+        table = "CamVid's official colour table"
+        classes = Classes(FULL_LABELS, colors=colors, source=table, fixed=True)
+    return PairFolder(root, "original", classes, splits, tuple(files), orphans)
 
 
 def _default_splits(pairs: Sequence[Pair]) -> dict[str, tuple[Pair, ...]]:

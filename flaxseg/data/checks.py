@@ -4,11 +4,14 @@ import dataclasses
 
 import numpy as np
 
-from flaxseg.data.problems import bad_ids, gather
+from flaxseg.data.problems import gather
 from flaxseg.data.source import Source
 from flaxseg.data.statistics import Statistics
 from flaxseg.errors import DataError
 from flaxseg.labels import IGNORE
+from flaxseg.pictures.open import count_pixels
+
+_NAMED = 5  # values in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,5 +88,11 @@ def _count_ids(source: Source, index: int) -> tuple[tuple[int, ...], np.ndarray]
         )
     wrong = (label < 0) | (label >= num_classes) & (label != IGNORE)
     if wrong.any():
-        raise bad_ids(name, label, wrong, allowed)
+        row, column = np.argwhere(wrong)[0]
+        values = np.unique(label[wrong]).tolist()
+        found = ", ".join(map(str, values[:_NAMED])) + ", ..." * (len(values) > _NAMED)
+        raise DataError(
+            f"{name}: class id {found} in {count_pixels(wrong.sum())} (first at row {row}, column "
+            f"{column}); allowed are {allowed}"
+        )
     return label.shape, np.bincount(label.ravel(), minlength=256)

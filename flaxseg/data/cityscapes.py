@@ -13,9 +13,9 @@ label ids are missing. The test split is left out: its labels are not published.
 import pathlib
 
 from flaxseg.data.archives import Archive
-from flaxseg.data.codings import IndexCoding, TableCoding
+from flaxseg.data.classes import Classes
 from flaxseg.data.dataset import FileDataset
-from flaxseg.data.pairs import Coding, Pair, PairFolder, has_folders, inside, match
+from flaxseg.data.pairs import Pair, PairFolder, has_folders, inside, match
 from flaxseg.data.problems import BadSample
 from flaxseg.errors import DataError
 from flaxseg.labels import IGNORE, Color, LabelSet
@@ -50,12 +50,10 @@ LABELS = LabelSet(
 )
 """The 19 classes."""
 
-_LABEL_IDS = TableCoding(
-    {**dict.fromkeys((*range(34), 255), IGNORE), **{i: t for t, i in enumerate(_CLASSES)}}
-)
-_CODINGS: dict[str, Coding] = {
-    "labelIds": _LABEL_IDS,
-    "labelTrainIds": IndexCoding(LABELS.num_classes),
+_LABEL_IDS = {**dict.fromkeys((*range(34), 255), IGNORE), **{i: t for t, i in enumerate(_CLASSES)}}
+_KINDS = {
+    "labelIds": Classes(LABELS, ids=_LABEL_IDS, source="Cityscapes", fixed=True),
+    "labelTrainIds": Classes(LABELS, source="Cityscapes", fixed=True),
 }
 _IMAGES, _LABELS = "leftImg8bit", "gtFine"
 _SPLITS = ("train", "val")
@@ -97,9 +95,7 @@ def find_folder(root: pathlib.Path) -> PairFolder:
             nested=True,
         )
         orphans += lost
-    folder = PairFolder(
-        root, kind, LABELS, _CODINGS[kind], splits, orphans=tuple(orphans), published=True
-    )
+    folder = PairFolder(root, kind, _KINDS[kind], splits, orphans=tuple(orphans), published=True)
     return folder.require(_SPLITS, _EXPECTED)
 
 

@@ -9,11 +9,12 @@ import tyro
 from rich.console import Console
 
 from flaxseg.data import FILE_DATASETS, count_labels, open_source
-from flaxseg.data.report import print_report
+from flaxseg.data.report import print_report, understood
 from flaxseg.data.shapes import SPLITS
 from flaxseg.data.skipped import skipped_samples
 from flaxseg.data.source import Source
 from flaxseg.errors import ConfigError, DataError
+from flaxseg.pictures.open import MAX_PIXELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,20 +28,35 @@ class _DataArgs:
     """Folder of the data set's files, as archives or extracted. None: downloads them, where the
     data set has a public address."""
 
+    missing_mask: str = "error"
+    """What becomes of photos without label map: an "error", left out ("skip"), or pictures of the
+    class of this name alone."""
+
+    max_pixels: int = MAX_PIXELS
+    """Most pixels that a photo may have; 0 has no limit."""
+
     def splits(self, on_bad_sample: Literal["error", "skip"]) -> dict[str, Source]:
         """All splits, prepared if that is due."""
         names = list(SPLITS)
         if self.name in FILE_DATASETS:
             from flaxseg.data.prepared import prepare, prepared_splits
 
+            options = {"missing_mask": self.missing_mask, "max_pixels": self.max_pixels}
             dataset = FILE_DATASETS[self.name]
-            names = prepared_splits(prepare(dataset, self.data_dir, on_bad=on_bad_sample))
-        return {
-            split: open_source(
-                self.name, split, data_dir=self.data_dir, on_bad_sample=on_bad_sample
-            )
-            for split in names
-        }
+            directory = prepare(dataset, self.data_dir, on_bad=on_bad_sample, **options)
+            names = prepared_splits(directory)
+        return {split: self.open(split, on_bad_sample) for split in names}
+
+    def open(self, split: str, on_bad_sample: Literal["error", "skip"]) -> Source:
+        """One split, prepared if that is due."""
+        return open_source(
+            self.name,
+            split,
+            data_dir=self.data_dir,
+            on_bad_sample=on_bad_sample,
+            missing_mask=self.missing_mask,
+            max_pixels=self.max_pixels,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +73,8 @@ class Prepare(_DataArgs):
         sources = self.splits(self.on_bad_sample)
         counts = ", ".join(f"{len(source)} {split}" for split, source in sources.items())
         labels = next(iter(sources.values())).labels
+        for line in understood(sources.values()):
+            print(line)
         print(f"{self.name} is ready: {counts} images, {labels.num_classes} classes")
         skipped = skipped_samples(sources.values())
         for sample in skipped:
@@ -81,7 +99,7 @@ class Check(_DataArgs):
             total = len(skipped) + sum(map(len, sources.values()))
             raise DataError(
                 f"{len(skipped)} of {total} samples cannot be used, see above: mend them, or train "
-                "with --on-bad-sample skip"
+                f"with --on-bad-sample skip; the first: {skipped[0].reason}"
             )
 
 
@@ -100,16 +118,17 @@ class Show(_DataArgs):
 
     def __call__(self) -> None:
         """Writes the picture and prints its name."""
-        from flaxseg.data.sheet import example_sheet
-        from flaxseg.pictures.write import write_image
+        from flaxseg.pictures import example_sheet, write_image
 
         if self.count < 1:
             raise ConfigError(f"--count {self.count}: give at least 1")
-        source = open_source(self.name, self.split, data_dir=self.data_dir, on_bad_sample="skip")
+        source = self.open(self.split, "skip")
         count = min(self.count, len(source))
         chosen = np.linspace(0, len(source) - 1, count).astype(int).tolist()
         path = self.out or pathlib.Path(f"{self.name}-{self.split}.png")
-        write_image(path, example_sheet(source, chosen))
+        images, truths = zip(*(source[index] for index in chosen), strict=True)
+        names = [source.name(index) for index in chosen]
+        write_image(path, example_sheet(images, truths, source.labels, captions=names))
         print(f"{count} of {len(source)} {self.split} images drawn to {path}")
 
 

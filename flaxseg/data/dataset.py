@@ -1,7 +1,6 @@
 """What tells one data set of files from another: its layout, and where it comes from."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 
 from flaxseg.data.archives import Archive
@@ -19,14 +18,17 @@ class FileDataset:
         expected: what a folder must hold, for messages.
         archives: the published archives, which may lie in the folder as they are.
         source: where to get the archives, if they have no public address.
+        own: the files are the user's own: a zip serves as a folder, and `find` takes the `cache`
+            into which it unpacks one and paints masks.
         folders: what the archives extract to; a folder that holds one of them counts as extracted.
     """
 
     name: str
-    find: Callable[[pathlib.Path], PairFolder]
+    find: Callable[..., PairFolder]
     expected: str
     archives: tuple[Archive, ...] = ()
     source: str = ""
+    own: bool = False
     folders: tuple[str, ...] = ()
 
     @property

@@ -4,37 +4,28 @@ import dataclasses
 import pathlib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
-
+from flaxseg.data.classes import Classes
 from flaxseg.data.problems import BadSample, raise_problems
+from flaxseg.data.survey import check_name, is_picture
 from flaxseg.errors import DataError
 from flaxseg.labels import LabelSet
-from flaxseg.pictures.open import IMAGE_SUFFIXES
 
-SPLIT_FILES = {"train": ("train.txt",), "val": ("val.txt", "valid.txt"), "test": ("test.txt",)}
-"""Lists in a data folder that decide about its splits, one image name per line."""
-
-_VAL_SHARE = 5
-_OTHER_PICTURES = {".bmp", ".gif", ".heic", ".jfif", ".tif", ".tiff", ".webp"}
-
-
-class Coding(Protocol):
-    """How label files become class ids."""
-
-    def read(self, path: pathlib.Path) -> np.ndarray:
-        """The class ids of a file, (H, W) uint8, 255 where unlabelled."""
-        ...
+_SHOWN = 3
+_ENDINGS = ".png or .jpg or another ending of pictures"
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """An image file and its label map; `name` is the image's path below the data folder."""
+    """An image file and its label map, None if it has none.
+
+    `name` is the image's path below the data folder.
+    """
 
     name: str
     image: pathlib.Path
-    label: pathlib.Path
+    label: pathlib.Path | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,29 +35,30 @@ class PairFolder:
     Attributes:
         root: the folder.
         layout: which of the known layouts it has, such as "segnet".
-        labels: the classes.
-        coding: how label files become class ids.
-        splits: the pairs of each split, sorted by name.
+        classes: the classes, and which numbers and colours of a label map belong to them.
+        splits: the pairs of each split, sorted by name; images without label map are among them.
         lists: text files that decide about classes and splits.
-        orphans: files that lack their partner.
-        wider: the classes, if a label map holds an id beyond `labels`.
+        orphans: label maps that lack their image, images that a list names and the folder lacks,
+            and, in published data sets, images that lack their label map.
+        narrower: the classes, if no label map holds an id beyond these.
         aliases: further names of splits.
         published: the pictures are a benchmark's: taken as they are stored, as all others do, with
             flaws that a file of one's own would be refused for.
-        flawed: stems of images whose JPEG data make decoders complain; they are kept as PNG.
+        lines: how the folder was understood and what was assumed, a sentence each.
+        flawed: stems of images whose JPEG data make decoders complain; Pillow alone reads them.
     """
 
     root: pathlib.Path
     layout: str
-    labels: LabelSet
-    coding: Coding
+    classes: Classes
     splits: Mapping[str, tuple[Pair, ...]]
     lists: tuple[pathlib.Path, ...] = ()
     orphans: tuple[BadSample, ...] = ()
-    wider: LabelSet | None = None
+    narrower: LabelSet | None = None
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     published: bool = False
     flawed: frozenset[str] = frozenset()
+    lines: tuple[str, ...] = ()
 
     def pairs(self) -> list[Pair]:
         """The pairs of all splits."""
@@ -75,7 +67,7 @@ class PairFolder:
     def files(self) -> list[pathlib.Path]:
         """Every file that the examples depend on."""
         pairs = self.pairs()
-        return [*self.lists, *(p.image for p in pairs), *(p.label for p in pairs)]
+        return [*self.lists, *(p.image for p in pairs), *(p.label for p in pairs if p.label)]
 
     def require(self, splits: Sequence[str], expected: str) -> "PairFolder":
         """Returns the folder if these splits have images.
@@ -89,10 +81,53 @@ class PairFolder:
                 raise DataError(f"{self.root}: the {split} split has no images. {expected}")
         return self
 
-    def refuse_orphans(self) -> None:
-        """Raises `DataError` if files lack their partner."""
+    def without_bare(self) -> "PairFolder":
+        """The folder without the images that have no label map, and a line about them."""
+        bare = [pair.name for pair in self.pairs() if pair.label is None]
+        if not bare:
+            return self
+        splits = {
+            split: tuple(pair for pair in pairs if pair.label)
+            for split, pairs in self.splits.items()
+        }
+        line = f"left out: {some(bare, 'picture')} without mask"
+        return dataclasses.replace(self, splits=splits, lines=(*self.lines, line))
+
+    def refuse_orphans(self, *, bare: bool = True) -> None:
+        """Raises `DataError` if files lack their partner; `bare`: images their label map, too."""
+        if bare and (missing := missing_masks(self)):
+            raise missing
         reasons = [orphan.reason for orphan in self.orphans]
         raise_problems(reasons, f"files in {self.root} have no partner; add it or remove the file")
+
+
+def missing_masks(folder: PairFolder) -> DataError | None:
+    """The error about images without label map, if there are any.
+
+    Label maps without image are named, too: mostly both are there because their names differ.
+    """
+    pairs = folder.pairs()
+    bare = sorted(pair.name for pair in pairs if pair.label is None)
+    if not bare:
+        return None
+    lost = [orphan.name for orphan in folder.orphans]
+    also = f"; {some(lost, 'mask')} without picture" if lost else ""
+    has = "has" if len(bare) == 1 else "have"
+    return DataError(
+        f"{len(bare)} of {len(pairs)} pictures in {folder.root} {has} no mask ({shorten(bare)})"
+        f"{also}; --missing-mask CLASS makes every pixel of them that class, --missing-mask skip "
+        "leaves them out"
+    )
+
+
+def some(names: Sequence[str], noun: str) -> str:
+    """A number of things with the first few, such as "4 masks (a.png, b.png, c.png, ...)"."""
+    return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({shorten(names)})"
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first few names, in words."""
+    return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
 
 
 class Matched(NamedTuple):
@@ -111,6 +146,7 @@ def match(
     label_suffix: str = "",
     strict: bool = True,
     nested: bool = False,
+    keep_bare: bool = False,
 ) -> Matched:
     """Pairs the pictures of two folders by name without ending.
 
@@ -124,6 +160,7 @@ def match(
         label_suffix: the same for label maps.
         strict: label maps of another name are refused, not overlooked.
         nested: folders below are searched, too; the common part includes them.
+        keep_bare: images without label map are pairs without one, not orphans.
 
     Raises:
         DataError: two pictures of the same name, one whose name is no text, or a label map of
@@ -132,20 +169,19 @@ def match(
     image_files = _by_stem(root / images, image_suffix, strict=False, nested=nested)
     label_files = _by_stem(root / labels, label_suffix, strict=strict, nested=nested)
 
-    endings = " or ".join(IMAGE_SUFFIXES)
     orphans = [
         _orphan(root, path, "label map", f"{root / labels / (stem + label_suffix)}.png")
         for stem, path in image_files.items()
-        if stem not in label_files
+        if stem not in label_files and not keep_bare
     ] + [
-        _orphan(root, path, "image", f"{root / images / (stem + image_suffix)} with {endings}")
+        _orphan(root, path, "image", f"{root / images / (stem + image_suffix)} with {_ENDINGS}")
         for stem, path in label_files.items()
         if stem not in image_files
     ]
     pairs = tuple(
-        Pair(path.relative_to(root).as_posix(), path, label_files[stem])
+        Pair(path.relative_to(root).as_posix(), path, label_files.get(stem))
         for stem, path in image_files.items()
-        if stem in label_files
+        if stem in label_files or keep_bare
     )
     return Matched(tuple(sorted(pairs, key=lambda pair: pair.name)), tuple(orphans))
 
@@ -163,119 +199,19 @@ def _by_stem(
     for path in sorted(folder.rglob("*") if nested else folder.iterdir()):
         if path.name.startswith("."):
             continue
-        ending = path.suffix.lower()
-        if strict and ending in _OTHER_PICTURES:
-            raise DataError(f"{path}: is no {' or '.join(IMAGE_SUFFIXES)} file; save it as PNG")
-        if ending not in IMAGE_SUFFIXES:
+        if not is_picture(path.name):
             continue
         if not path.stem.endswith(suffix):
             if not strict:
                 continue
             raise DataError(f"{path}: a label map is expected to be named NAME{suffix}.png")
-        _check_name(path)
+        check_name(path)
         below = path.relative_to(folder).with_name(path.stem.removesuffix(suffix))
         stem = unicodedata.normalize("NFC", below.as_posix())
         if stem in found:
             raise DataError(f"{path}: {found[stem].name} has the same name; remove one of them")
         found[stem] = path
     return found
-
-
-def _check_name(path: pathlib.Path) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{ascii(str(path))}: the name is not UTF-8; rename the file") from None
-
-
-def split_lists(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The list file of each split that has one."""
-    found = {
-        split: next((root / name for name in names if (root / name).is_file()), None)
-        for split, names in SPLIT_FILES.items()
-    }
-    return {split: path for split, path in found.items() if path}
-
-
-def listed_splits(
-    pairs: Sequence[Pair], lists: Mapping[str, pathlib.Path]
-) -> dict[str, tuple[Pair, ...]]:
-    """Splits as list files tell; what no file names is training data if there is no `train.txt`.
-
-    A line names an image with or without folders and ending.
-
-    Args:
-        pairs: all pairs.
-        lists: the list file of each split that has one.
-
-    Raises:
-        DataError: a list names no image, several ones, or one that another list names, too.
-    """
-    known = _by_ending(pairs)
-    owner: dict[str, str] = {}
-    for split, path in lists.items():
-        for line in read_lines(path):
-            if not line.strip():
-                continue
-            shown, candidates = repr(line.strip()), _candidates(line, known)
-            if not candidates:
-                raise DataError(f"{path}: {shown} is no image of {pairs[0].image.parent}")
-            if len(candidates) > 1:
-                names = " and ".join(sorted(candidates)[:2])
-                raise DataError(f"{path}: {shown} may be {names}; write it with its folder")
-            (name,) = candidates
-            if owner.setdefault(name, split) != split:
-                raise DataError(f"{path}: {shown} is in the {owner[name]} list, too")
-    rest = "" if "train" in lists else "train"
-    return group(pairs, {pair.name: owner.get(pair.name, rest) for pair in pairs})
-
-
-def _by_ending(pairs: Sequence[Pair]) -> dict[str, set[str]]:
-    """The names of pairs by every end of their path, without ending: a/b/c, b/c and c."""
-    known: dict[str, set[str]] = {}
-    for pair in pairs:
-        parts = _bare(pair.name).split("/")
-        for start in range(len(parts)):
-            known.setdefault("/".join(parts[start:]), set()).add(pair.name)
-    return known
-
-
-def _candidates(line: str, known: Mapping[str, set[str]]) -> set[str]:
-    """The names that the longest known end of a line's path stands for."""
-    parts = _bare(line.strip().replace("\\", "/")).split("/")
-    ends = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((known[end] for end in ends if end in known), set())
-
-
-def _bare(name: str) -> str:
-    base, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
-    return base if dot and f".{ending.lower()}" in IMAGE_SUFFIXES else f"{base}{dot}{ending}"
-
-
-def every_fifth(pairs: Sequence[Pair]) -> dict[str, tuple[Pair, ...]]:
-    """Splits for want of better knowledge: every fifth pair validates, the others train."""
-    val = {pair.name: i % _VAL_SHARE == _VAL_SHARE - 1 for i, pair in enumerate(pairs)}
-    return group(pairs, {name: "val" if chosen else "train" for name, chosen in val.items()})
-
-
-def group(pairs: Sequence[Pair], owner: Mapping[str, str]) -> dict[str, tuple[Pair, ...]]:
-    """The pairs of each split by the split of each name; without empty splits."""
-    splits = {
-        split: tuple(pair for pair in pairs if owner[pair.name] == split) for split in SPLIT_FILES
-    }
-    return {split: members for split, members in splits.items() if members}
-
-
-def read_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a text file.
-
-    Raises:
-        DataError: it cannot be read as UTF-8.
-    """
-    try:
-        return path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is no UTF-8 text file ({error}); save it as one") from error
 
 
 def has_folders(root: pathlib.Path, *names: str) -> bool:

@@ -13,10 +13,11 @@ the split "val" here.
 import pathlib
 
 from flaxseg.data.archives import Archive
-from flaxseg.data.codings import TableCoding
+from flaxseg.data.classes import Classes
 from flaxseg.data.dataset import FileDataset
-from flaxseg.data.pairs import Pair, PairFolder, has_folders, inside, read_lines
+from flaxseg.data.pairs import Pair, PairFolder, has_folders, inside
 from flaxseg.data.problems import BadSample
+from flaxseg.data.text import read_lines
 from flaxseg.errors import DataError
 from flaxseg.labels import LabelSet
 
@@ -60,7 +61,7 @@ def find_folder(root: pathlib.Path) -> PairFolder:
                 raise DataError(f"{path}: {name!r} is in {owner[name]}, too; list it once")
             owner[name] = path.name
             pair = _pair(root, name)
-            missing = [file for file in (pair.image, pair.label) if not file.is_file()]
+            missing = [file for file in (pair.image, pair.label) if file and not file.is_file()]
             if missing:
                 reason = f"{missing[0]}: no such file, but {path.name} lists {name}"
                 orphans.append(BadSample(pair.name, reason))
@@ -70,8 +71,7 @@ def find_folder(root: pathlib.Path) -> PairFolder:
     folder = PairFolder(
         root,
         "trimaps",
-        LABELS,
-        TableCoding({1: 0, 2: 1, 3: 2}),
+        Classes(LABELS, ids={1: 0, 2: 1, 3: 2}, source="Oxford-IIIT Pet", fixed=True),
         splits,
         lists=tuple(lists.values()),
         orphans=tuple(orphans),

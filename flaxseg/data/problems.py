@@ -1,13 +1,10 @@
 """What is wrong with files: found one by one, told of together."""
 
 import concurrent.futures
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
 from flaxseg.errors import DataError
-from flaxseg.pictures.open import count_pixels
 
 _SHOWN = 3
 
@@ -27,18 +24,6 @@ class BadSample(NamedTuple):
     name: str
     reason: str
     values: tuple[tuple[int, int], ...] = ()
-
-
-class RangeError(DataError):
-    """A label map holds values that are no class.
-
-    Attributes:
-        values: the wrong values and the number of their pixels.
-    """
-
-    def __init__(self, message: str, values: Mapping[int, int]):
-        super().__init__(message)
-        self.values = dict(values)
 
 
 def gather(
@@ -80,22 +65,3 @@ def raise_problems(problems: Iterable[str], summary: str) -> None:
     more = len(problems) - _SHOWN
     tail = f" | and {more} more" if more > 0 else ""
     raise DataError(f"{len(problems)} {summary}: " + " | ".join(problems[:_SHOWN]) + tail)
-
-
-def bad_ids(name: str, label: np.ndarray, wrong: np.ndarray, allowed: str) -> RangeError:
-    """The error about ids out of range.
-
-    Args:
-        name: the file.
-        label: class ids, (H, W).
-        wrong: where they are out of range, (H, W) bool, true at least once.
-        allowed: the allowed range in words.
-    """
-    row, column = np.argwhere(wrong)[0]
-    values, counts = np.unique(label[wrong], return_counts=True)
-    found = ", ".join(str(value) for value in values[:5]) + (", ..." if len(values) > 5 else "")
-    message = (
-        f"{name}: class id {found} in {count_pixels(wrong.sum())} (first at row {row}, column "
-        f"{column}); allowed are {allowed}"
-    )
-    return RangeError(message, dict(zip(values.tolist(), counts.tolist(), strict=True)))

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flaxseg.data.problems import BadSample
 from flaxseg.data.source import Source
 from flaxseg.data.statistics import Statistics
 from flaxseg.labels import LabelSet
 from flaxseg.pictures.open import count_pixels
+from flaxseg.printed import table_title
 
 _NAMED = 5
 
@@ -30,8 +32,12 @@ def print_report(
         skipped: what cannot be used.
     """
     labels = sources["train"].labels
+    for line in understood(sources.values()):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(_splits(labels, statistics))
     console.print(_classes(labels, statistics))
+    for line in absent_classes(labels, statistics):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     lines = [("ids out of range", _ids(skipped))]
     for split, counted in statistics.items():
         source = sources[split]
@@ -43,8 +49,30 @@ def print_report(
         console.print(f"{title}: {text}", soft_wrap=True, highlight=False, markup=False)
 
 
+def understood(sources: Iterable[Source]) -> list[str]:
+    """How the files of some splits were understood, each line once."""
+    return list(dict.fromkeys(line for s in sources for line in getattr(s, "lines", ())))
+
+
+def absent_classes(labels: LabelSet, statistics: Mapping[str, Statistics]) -> list[str]:
+    """A line for each class of which there is no pixel, at all or in the training split.
+
+    Args:
+        labels: the classes.
+        statistics: what each split holds, "train" among them.
+    """
+    nowhere = np.logical_and.reduce([counted.pixels == 0 for counted in statistics.values()])
+    untrained = (statistics["train"].pixels == 0) & ~nowhere
+    where = {"no pixels": nowhere, "no pixels in train": untrained}
+    return [
+        f"{text}: {labels.classes[index]}"
+        for text, absent in where.items()
+        for index in np.flatnonzero(absent)
+    ]
+
+
 def _splits(labels: LabelSet, statistics: Mapping[str, Statistics]) -> Table:
-    table = Table(title=f"{labels.name}: {labels.num_classes} classes")
+    table = Table(title=table_title(f"{labels.name}: {labels.num_classes} classes"))
     table.add_column("split")
     for heading in ("images", "smallest", "median", "largest", "sizes", "unlabelled %"):
         table.add_column(heading, justify="right")
@@ -76,7 +104,7 @@ def _classes(labels: LabelSet, statistics: Mapping[str, Statistics]) -> Table:
         shares = [f"{100 * statistics[s].shares[index]:.2f}" for s in ("train", *others)]
         weights = (f"{median[index]:.3f}", f"{enet[index]:.3f}")
         row = (*shares, f"{present[index]:.1f}", *weights)
-        table.add_row(str(index), labels.classes[index], *row)
+        table.add_row(str(index), Text(labels.classes[index]), *row)
     return table
 
 

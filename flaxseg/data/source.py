@@ -74,6 +74,7 @@ class FirstExamples:
         self.labels = source.labels
         self._source, self._count = source, min(count, len(source))
         self.skipped = getattr(source, "skipped", ())
+        self.lines = getattr(source, "lines", ())
 
     def __len__(self) -> int:
         return self._count

@@ -76,6 +76,9 @@ def test_folder_without_validation(extracted, cache):
 def test_id_beyond_the_classes(extracted, save, cache):
     inside = extracted / "ADEChallengeData2016"
     save(inside / "annotations/training/ADE_train_2.png", np.full((5, 7), 151, np.uint8))
-    message = "ADE_train_2.png: class id 151 in 35 pixels .*allowed are 0 to 150"
+    message = (
+        "ADE_train_2.png: number 151 in 35 pixels, .*; allowed are 1 to 150, and 0 for unlabelled "
+        "pixels; mend the mask$"
+    )
     with pytest.raises(DataError, match=message):
         open_source("ade20k", "train", data_dir=extracted, cache_dir=cache)

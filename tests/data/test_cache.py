@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from flaxseg.data.cache import cache_root, fingerprint, prepare_once
+from flaxseg.data.cache import cache_root, derived, fingerprint, forget_older, prepare_once
 from flaxseg.errors import DataError
 
 
@@ -93,3 +93,24 @@ def test_cache_root_order(tmp_path, monkeypatch):
     monkeypatch.setenv("FLAXSEG_CACHE", str(tmp_path / "variable"))
     assert cache_root() == tmp_path / "variable"
     assert cache_root(tmp_path / "argument") == tmp_path / "argument"
+
+
+def test_of_a_source_the_two_newest_stay(tmp_path):
+    sources = [tmp_path / "a" / "data[1].zip", tmp_path / "b" / "data[1].zip"]
+    made = {}
+    for age, key in enumerate(("new", "older", "old", "oldest")):
+        for source in sources:
+            made[source, key] = prepare_once(derived(tmp_path, "zips", source, key), fill)
+            os.utime(made[source, key], (1000 - age, 1000 - age))
+    forget_older(made[sources[0], "old"], sources[0])
+    left = {found for found, directory in made.items() if directory.is_dir()}
+    assert left == {(sources[0], "old"), (sources[0], "new"), *((sources[1], k) for _, k in made)}
+
+
+def test_derived_files_elsewhere_count(tmp_path):
+    (tmp_path / "root").mkdir()
+    mask = tmp_path / "cache.png"
+    mask.write_text("1")
+    before = fingerprint(tmp_path / "root", [mask], "1")
+    mask.write_text("22")
+    assert fingerprint(tmp_path / "root", [mask], "1") != before

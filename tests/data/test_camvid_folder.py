@@ -3,6 +3,7 @@ import pytest
 
 from flaxseg.data.camvid import FULL_LABELS, SEGNET_LABELS, SPARE_LABELS, find_folder
 from flaxseg.data.classes import read_colors
+from flaxseg.data.masks import declared
 from flaxseg.errors import DataError
 
 
@@ -104,9 +105,9 @@ def test_colour_file_decides_about_classes(original_dir, save):
     assert colors == {(10, 20, 30): 0, (0, 0, 0): 1, (40, 50, 60): 0}
 
     folder = find_folder(original_dir)
-    assert folder.labels == labels
+    assert folder.classes.labels == labels
     with pytest.raises(DataError, match="_L.png: colour .* none of the 3 colours of .*colors.txt"):
-        folder.coding.read(folder.splits["train"][0].label)
+        declared(folder.classes).read(folder.splits["train"][0].label)
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,17 @@ def run(capsys, *args):
 def test_prepare(plain_dir, cache, capsys):
     code, out, err = run(capsys, "prepare", "folder", "--data-dir", plain_dir)
     assert (code, err) == (0, "")
-    assert out == "folder is ready: 8 train, 2 val images, 2 classes\n"
+    *understood, ready = out.splitlines()
+    assert ready == "folder is ready: 8 train, 2 val images, 2 classes"
+    assert understood[:2] == ["layout: photos in images/, masks in masks/", "classes: classes.txt"]
+    assert "every fifth picture validates" in understood[2] and len(understood) == 3
     assert len(list((cache / "folder").glob("plain-*"))) == 1
 
 
 def test_prepare_with_gaps(plain_dir, save, capsys):
     save(plain_dir / "masks/p0.png", np.full((6, 8), 9, np.uint8))
     code, out, err = run(capsys, "prepare", "folder", "--data-dir", plain_dir)
-    assert code == 2 and out == "" and "masks/p0.png: class id 9" in err
+    assert code == 2 and out == "" and "masks/p0.png: number 9" in err
     code, out, err = run(
         capsys, "prepare", "folder", "--data-dir", plain_dir, "--on-bad-sample", "skip"
     )
@@ -59,6 +62,26 @@ def test_check(plain_dir, save, capsys):
     assert "samples that cannot be used: none" in out
 
 
+def test_check_names_classes_without_pixels(plain_dir, save, capsys):
+    (plain_dir / "classes.txt").write_text("ground\nsky\ncar, old\n[sea]\nsun\n")
+    save(plain_dir / "masks/p4.png", np.full((6, 8), 4, np.uint8))  # one that validates
+    code, out, _ = run(capsys, "check", "folder", "--data-dir", plain_dir)
+    lines = [line for line in out.splitlines() if line.startswith("no pixels")]
+    assert code == 0
+    assert lines == ["no pixels: car, old", "no pixels: [sea]", "no pixels in train: sun"]
+
+
+@pytest.mark.parametrize(
+    ("count", "line"),
+    [(1, "1 photo without mask: every pixel is sky"), (3, "3 photos without mask: every pixel is")],
+)
+def test_check_counts_photos_without_mask(plain_dir, capsys, count, line):
+    for position in range(count):
+        (plain_dir / f"masks/p{position}.png").unlink()
+    code, out, _ = run(capsys, "check", "folder", "--data-dir", plain_dir, "--missing-mask", "sky")
+    assert code == 0 and line in out
+
+
 def test_check_lists_what_cannot_be_used(plain_dir, save, capsys):
     save(plain_dir / "masks/p0.png", np.full((6, 8), 9, np.uint8))
     save(plain_dir / "masks/p1.png", np.full((6, 8), 2, np.uint8))
@@ -68,10 +91,10 @@ def test_check_lists_what_cannot_be_used(plain_dir, save, capsys):
     assert code == 2
     assert "ids out of range: 2 (48 pixels), 9 (48 pixels)" in out
     assert "samples that cannot be used: 4" in out
-    assert "images/p2.png: is no readable" in out and "images/p3.png: has no label map" in out
-    assert err == (
+    assert "images/p2.png: is no readable" in out and "images/p3.png: has no mask" in out
+    assert err.startswith(
         "error: 4 of 10 samples cannot be used, see above: mend them, or train with "
-        "--on-bad-sample skip\n"
+        f"--on-bad-sample skip; the first: {plain_dir}/masks/p0.png: number 9 in 48 pixels"
     )
 
 

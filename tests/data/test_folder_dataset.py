@@ -116,13 +116,16 @@ def no_classes(root, save):
 
 
 def no_masks(root, save):
-    (root / "masks").rename(root / "labels")
-    return "has no images/ and masks/, it holds classes.txt, images, labels. Expected are images/"
+    (root / "masks").rename(root / "shapes")
+    return "has no images/ and masks/, nor .* it holds classes.txt, images, shapes. Expected are"
 
 
 def colours_without_table(root, save):
     paint(root, save)
-    return "masks/p0.png: is an RGB mask, but .*/classes.txt gives no colours; give each class its"
+    return (
+        r"masks/p0.png and 9 more of 10 RGB masks: is an RGB mask \(colour .*but numbers are .*"
+        "/classes.txt gives no colours; give each class its"
+    )
 
 
 def colour_without_class(root, save):
@@ -134,14 +137,12 @@ def colour_without_class(root, save):
 
 def no_mask(root, save):
     (root / "masks/p3.png").unlink()
-    return (
-        "1 files in .*/plain have no partner.*images/p3.png: has no label map, expected .*masks/p"
-    )
+    return r"1 of 10 pictures in .*/plain has no mask \(images/p3.png\); --missing-mask CLASS makes"
 
 
-def mask_of_another_format(root, save):
-    (root / "masks/p3.png").rename(root / "masks/p3.tif")
-    return "masks/p3.tif: is no .png or .jpg or .jpeg file; save it as PNG"
+def two_masks_of_a_name(root, save):
+    save(root / "masks/p3.tif", np.zeros((6, 8), np.uint8))
+    return "masks/p3.tif: p3.png has the same name; remove one of them"
 
 
 def two_images_of_a_name(root, save):
@@ -171,7 +172,7 @@ def name_in_two_folders(root, save):
 FAULTS = [
     *(no_classes, no_masks, colours_without_table, colour_without_class, no_mask),
     *(
-        mask_of_another_format,
+        two_masks_of_a_name,
         two_images_of_a_name,
         name_in_another_encoding,
         only_one_pair,

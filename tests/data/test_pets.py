@@ -7,8 +7,13 @@ import pytest
 from PIL import Image
 
 from flaxseg.data import open_source
+from flaxseg.data.checked import check_folder
+from flaxseg.data.masks import declared
 from flaxseg.data.pets import LABELS, PETS
+from flaxseg.data.prepared import PreparedSource, prepare
+from flaxseg.data.records import _encoded
 from flaxseg.errors import DataError
+from flaxseg.pictures import read_photo
 
 SPLITS = {"trainval.txt": ("Abyssinian_1", "beagle_116"), "test.txt": ("Persian_7", "Sphynx_2")}
 
@@ -69,10 +74,21 @@ def test_pixels_and_counts(form, packed, extracted, cache):
     assert not list(cache.rglob("extracted"))
 
 
-def test_flawed_jpegs_are_kept_as_png(extracted, cache):
-    source = open_source("pets", "train", data_dir=extracted, cache_dir=cache)
-    data = [source._records[position]["image"] for position in source._positions]
-    assert [Image.open(io.BytesIO(content)).format for content in data] == ["JPEG", "PNG"]
+def test_flawed_jpegs_are_kept_as_png(extracted):
+    samples = check_folder(PETS.find(extracted)).samples["train"]
+    assert [sample.plain for sample in samples] == [True, False]
+    kept = [_encoded(sample, read_photo(sample.pair.image)) for sample in samples]
+    assert [Image.open(io.BytesIO(content)).format for content in kept] == ["JPEG", "PNG"]
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_damaged_records_are_explained(packed, cache, longer):
+    directory = prepare(PETS, packed, cache_dir=cache)
+    (records,) = directory.rglob("*-train.array_record*")
+    records.write_bytes(b"x" * (records.stat().st_size + longer))
+    message = f"{directory}: the prepared data is damaged .*; remove this folder"
+    with pytest.raises(DataError, match=message):
+        PreparedSource(directory, "train")[0]
 
 
 def test_uncompressed_archive(packed, extracted, pack, cache, tmp_path):
@@ -131,5 +147,5 @@ def test_bad_folders(extracted, cache, fault):
 
 def test_trimap_value_without_meaning(extracted, save):
     path = save(extracted / "annotations/trimaps/Persian_7.png", np.zeros((9, 12), np.uint8))
-    with pytest.raises(DataError, match="Persian_7.png: class id 0 in 108 .*allowed are 1 to 3"):
-        PETS.find(extracted).coding.read(path)
+    with pytest.raises(DataError, match="Persian_7.png: number 0 in 108 .*allowed are 1 to 3; "):
+        declared(PETS.find(extracted).classes).read(path)

@@ -121,12 +121,25 @@ def resize(
     )
 
 
-def flip(example: Example, horizontal: bool, vertical: bool) -> Example:
-    """Mirrors left and right, top and bottom, or both."""
+def flip(
+    example: Example, horizontal: bool, vertical: bool, mirror: np.ndarray | None = None
+) -> Example:
+    """Mirrors left and right, top and bottom, or both.
+
+    Args:
+        example: picture and label map.
+        horizontal: whether left and right change places.
+        vertical: whether top and bottom do.
+        mirror: what every label becomes where left and right change places, (256,) uint8; None
+            leaves them as they are.
+    """
     if not (horizontal or vertical):
         return example
     code = -1 if horizontal and vertical else int(horizontal)
-    return Example(cv2.flip(example.image, code), cv2.flip(example.label, code))
+    label = cv2.flip(example.label, code)
+    if horizontal and mirror is not None:
+        label = cv2.LUT(label, mirror)
+    return Example(cv2.flip(example.image, code), label)
 
 
 def fit_factor(shape: tuple[int, ...], base_size: tuple[int, int]) -> float:

@@ -19,6 +19,7 @@ from flaxseg.data.transforms.geometry import (
     show,
     whole,
 )
+from flaxseg.data.transforms.mirrored import Pair, mirror_table
 from flaxseg.data.transforms.windows import RareClasses, draw_view
 from flaxseg.errors import ConfigError
 
@@ -51,6 +52,7 @@ class TrainTransform:
             `rare` are those before they are turned.
         photometric: changes colours in place of `color_jitter`.
         interpolation: of the picture; label maps always take the nearest pixel.
+        flip_pairs: ids of classes that are each other's mirror image: a left-right flip swaps them.
     """
 
     image_size: tuple[int, int]
@@ -66,6 +68,7 @@ class TrainTransform:
     rotation: float = 0.0
     photometric: PhotometricDistortion | None = None
     interpolation: Interpolation = "bilinear"
+    flip_pairs: tuple[Pair, ...] = ()
 
     def __post_init__(self):
         check_size(self.image_size)
@@ -91,7 +94,11 @@ class TrainTransform:
         recolor = self._color.draw(rng)
         view = self._draw_view(example.label, rng)
         result = show(example, view, self.image_size, recolor, self.interpolation)
-        return flip(result, rng.uniform() < self.hflip, rng.uniform() < self.vflip)
+        return flip(result, rng.uniform() < self.hflip, rng.uniform() < self.vflip, self._mirror)
+
+    @functools.cached_property
+    def _mirror(self) -> np.ndarray | None:
+        return mirror_table(self.flip_pairs) if self.flip_pairs else None
 
     @functools.cached_property
     def _color(self) -> ColorJitter | PhotometricDistortion:
