@@ -1,9 +1,9 @@
 """Peak memory of importing a large checkpoint, over the file's size.
 
-    python benchmarks/import_memory.py [--model setr_pup] [--format mmseg]
+    python benchmarks/import_memory.py [--model setr_pup] [--format mmseg] [--no-verify]
 
 Writes the checkpoint of a network at its published size, imports it in a process of its own with
-`python -m convert import`, verification included, and reads from Linux how much memory that
+`python -m convert import`, with verification unless told, and reads from Linux how much memory that
 process held at once: all of it, and without pages of mapped files, which the system can drop.
 """
 
@@ -55,13 +55,14 @@ def main():
     parser = argparse.ArgumentParser(description="peak memory of an import")
     parser.add_argument("--model", default="setr_pup", help="registry name")
     parser.add_argument("--format", default="mmseg", help="layout of the checkpoint")
+    parser.add_argument("--verify", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.pth"
         write_checkpoint(options.model, options.format, path)
         size = path.stat().st_size
         command = [sys.executable, "-m", "convert", "import", str(path), f"{folder}/out"]
-        resident, anonymous = peak(command)
+        resident, anonymous = peak(command + ([] if options.verify else ["--no-verify"]))
     print(f"{options.model}, {options.format}: file of {size / 1e9:.2f} GB")
     print(f"resident                      {resident / 1e9:.2f} GB, {resident / size:.2f} times")
     print(f"resident, mapped files apart  {anonymous / 1e9:.2f} GB, {anonymous / size:.2f} times")

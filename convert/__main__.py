@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib.util
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +22,13 @@ from convert.load import (
     save,
 )
 from convert.normalisation import ASSUMED
+from convert.prefixes import unwrapped
 from convert.report import Report
 from convert.sources import Checkpoint, open_checkpoint
 from convert.verify import check_directory, torch_logits
 from flaxseg.cli import guarded
 from flaxseg.errors import CheckpointError, ConfigError
-from flaxseg.model_dir import make_header, read_directory, write_directory
+from flaxseg.model_dir import Tensor, make_header, read_directory, write_directory
 from flaxseg.preprocess import Channels, Preprocess
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -44,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="show what a checkpoint holds")
     inspect.add_argument("file", help="file, folder or hf:owner/name[@revision]")
+    _add_weights(inspect)
     inspect.set_defaults(run=_inspect)
 
     import_ = commands.add_parser("import", help="write a checkpoint as a model directory")
@@ -55,8 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     import_.add_argument(
         "--inplace-abn", action="store_true", help="norms are InPlaceABN: scale by |weight| + 1e-5"
     )
+    import_.add_argument(
+        "--plain-norms",
+        action="store_true",
+        help="they are not, though the authors' CCNet has them",
+    )
     import_.add_argument("--allow-nonfinite", action="store_true", help="import NaN and Inf too")
     import_.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights")
+    _add_weights(import_)
     _add_preprocess(import_)
     import_.add_argument(
         "--verify",
@@ -70,11 +79,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("directory", type=Path, help="what import or flaxseg.save wrote")
     export.add_argument("file", type=Path, help="file to write; must not exist")
     export.add_argument("--format", help="name of the layout, such as mmseg; not for .onnx")
+    export.add_argument(
+        "--plain-norms",
+        action="store_true",
+        help="write weights of norms as they are, though the authors' CCNet has InPlaceABN",
+    )
     export.set_defaults(run=_export)
 
     formats = commands.add_parser("formats", help="list the known layouts")
     formats.set_defaults(run=_formats)
     return parser
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    help_ = "set of tensors to take, where the file holds several, such as ema_state_dict"
+    parser.add_argument("--weights", metavar="NAME", help=help_)
 
 
 def _add_preprocess(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +109,7 @@ def _add_preprocess(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    checkpoint = open_checkpoint(options.file)
+    checkpoint = unwrapped(open_checkpoint(options.file, weights=options.weights))
     for line in _contents(checkpoint):
         print(line)
     try:
@@ -105,16 +124,17 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _contents(checkpoint: Checkpoint) -> list[str]:
     """Wrappers, dtypes, and keys grouped by their first two parts."""
-    groups: dict[str, list[np.ndarray]] = {}
+    groups: dict[str, list[Tensor]] = {}
     for key, array in checkpoint.arrays.items():
         groups.setdefault(".".join(key.split(".")[:2]), []).append(array)
-    values = sum(array.size for array in checkpoint.arrays.values())
+    values = sum(math.prod(array.shape) for array in checkpoint.arrays.values())
     content = checkpoint.content
     lines = [
         f"source     {checkpoint.source}",
         f"tensors    {len(checkpoint.arrays)}, {values:,} values, {', '.join(content.dtypes)}",
         f"wrappers   {' > '.join(content.wrappers) or 'none'}",
     ]
+    lines += [f"others     {name}" for name in getattr(content, "others", ())]
     for group, arrays in groups.items():
         shapes = ", ".join("x".join(map(str, a.shape)) or "()" for a in arrays[:3])
         more = ", ..." if len(arrays) > 3 else ""
@@ -132,7 +152,9 @@ def _import(options: argparse.Namespace) -> None:
         model=options.model,
         num_classes=options.num_classes,
         inplace_abn=options.inplace_abn,
+        plain_norms=options.plain_norms,
         allow_nonfinite=options.allow_nonfinite,
+        weights=options.weights,
     )
     report = _with_preprocess(report, told)
     print(report)
@@ -180,16 +202,20 @@ def _told_preprocess(options: argparse.Namespace) -> dict[str, Any]:
 def _with_preprocess(report: Report, told: dict[str, Any]) -> Report:
     if not told:
         return report
-    notes = tuple(note for note in report.notes if note != ASSUMED)
+    assumed = tuple(line for line in report.assumed if line != ASSUMED)
     preprocess = dataclasses.replace(report.preprocess, **told)
-    return dataclasses.replace(report, preprocess=preprocess, notes=notes)
+    return dataclasses.replace(report, preprocess=preprocess, assumed=assumed)
 
 
-def _cast(arrays: dict[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+def _cast(arrays: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """The tensors in another dtype; those that have it are not touched."""
     import ml_dtypes
 
     target = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    return {key: array.astype(target, copy=False) for key, array in arrays.items()}
+    return {
+        key: tensor if tensor.dtype == target else np.asarray(tensor).astype(target)
+        for key, tensor in arrays.items()
+    }
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -200,7 +226,8 @@ def _export(options: argparse.Namespace) -> None:
     if options.format is None:
         raise ConfigError("--format says the layout to write: python -m convert formats")
     loaded = load(options.directory, format=NATIVE)
-    for note in save(loaded, options.file, format=options.format):
+    plain = options.plain_norms or None
+    for note in save(loaded, options.file, format=options.format, plain_norms=plain):
         print(f"note       {note}")
     print(f"wrote      {options.file}: {options.format} {loaded.report.model_name}")
 

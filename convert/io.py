@@ -1,13 +1,12 @@
 """The one place that reads and writes the peers' files.
 
-torch is imported when a pickle is read or written; safetensors files need it for bfloat16 alone.
+The first bytes say what a file is, never its ending. Reading runs nothing from the file and needs
+no PyTorch; torch is imported to write a torch file.
 """
 
 import contextlib
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,80 +14,158 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file, save_file
 
+from convert.contents import choose
+from convert.torch_files import Pickle, read_archive, read_pickle, tensor
+from convert.wrappers import without_words
 from flaxseg.errors import CheckpointError
+from flaxseg.model_dir import Tensor, open_tensors, save_tensors
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SAFETENSORS = ".safetensors"
-OPTIMIZER_KEYS = {"optimizer", "param_groups", "optimizer_state_dict"}
+"""Endings that `write` chooses the kind of file by."""
 
-WRAPPERS = ("state_dict", "model")
-"""Entries under which training scripts keep the state dict beside epoch and optimiser."""
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+STRANGERS = {
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with git lfs pull",
+    b"<": "a page of HTML or XML, perhaps an error of the server: fetch the file again",
+    b"{": "JSON text: give the file with the weights",
+    b"\x89HDF": "an HDF5 file, such as Keras writes: only torch and safetensors files are read",
+    b"\x08": "an ONNX file or TensorFlow's: give the checkpoint that it was made from",
+    b"\x1f\x8b": "compressed with gzip: unpack it first",
+    b"BZh": "compressed with bzip2: unpack it first",
+    b"\xfd7zXZ": "compressed with xz: unpack it first",
+    b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    b"Rar!": "a RAR archive: unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it first",
+    b"\x93NUMPY": "a single numpy array: give the file with all the weights",
+    b"GGUF": "a GGUF file: give the checkpoint that it was made from",
+}
+"""First bytes of files that people take for checkpoints -> what they are."""
 
-PARALLEL_PREFIX = "module."
-"""What torch's DataParallel puts before every key."""
+LONGEST_SIGN = 512
+TAR = b"ustar"
+TAR_AT = 257
+
+ROOM = 8
+LEAST_ROOM = 2**28
+"""Tensors may share storages, and be views of one number: together they may take so many times the
+file's size in memory, or so many bytes."""
 
 
 class Content(NamedTuple):
     """What a checkpoint file holds.
 
     Attributes:
-        arrays: the state dict, in the file's order.
+        arrays: the state dict, in the file's order; each tensor is read when it is asked for.
         meta: what a training script has noted beside it, such as class names.
         dtypes: of the floating-point tensors in the file, by name.
         wrappers: what stood around the state dict, entries and prefixes, from the outside.
+        others: names of further sets of tensors in the file, such as averages of these weights.
     """
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Tensor]
     meta: dict[str, Any]
     dtypes: tuple[str, ...]
     wrappers: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
-def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read(path: str | os.PathLike, *, weights: str | None = None) -> dict[str, np.ndarray]:
     """The state dict of a checkpoint file as arrays, in the file's order.
 
-    Wrappers and the prefix of DataParallel are taken off; float16 and bfloat16 become float32,
-    which is exact.
+    Entries around it are taken off, and what wrappers of PyTorch's put into the keys (`module.` and
+    the like); float16, bfloat16 and float8 become float32, which is exact.
 
     Args:
-        path: a torch file (.pth, .pt, .bin, .ckpt) or .safetensors.
+        path: a torch file, a pickle of arrays, or a safetensors file, with any ending.
+        weights: name of the set of tensors, where the file holds several.
 
     Raises:
-        CheckpointError: the file is missing, broken, needs code execution, or holds no tensors;
-            or torch is needed and not installed.
+        CheckpointError: the file is missing, broken, needs code execution, holds no tensors or
+            several sets of them.
     """
-    return read_content(path).arrays
+    arrays = read_content(path, weights=weights).arrays
+    names = without_words(arrays)
+    return {names[key]: np.asarray(array) for key, array in arrays.items()}
 
 
-def read_content(path: str | os.PathLike) -> Content:
-    """Like `read`, with what stands in the file besides the tensors."""
+def read_content(path: str | os.PathLike, *, weights: str | None = None) -> Content:
+    """Like `read`, with what stands in the file besides the tensors, and none of these read yet."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist or is no file")
-    wrappers, meta = [], {}
-    if path.suffix == SAFETENSORS:
-        state = _read_safetensors(path)
-    elif path.suffix in PICKLES:
-        state, meta = _unwrap(path, _read_pickle(path), wrappers)
-    else:
-        raise CheckpointError(
-            f"{path} has the suffix {path.suffix!r}, expected one of "
-            f"{', '.join((*PICKLES, SAFETENSORS))}"
-        )
-    if all(key.startswith(PARALLEL_PREFIX) for key in state):
-        wrappers.append(PARALLEL_PREFIX)
-        state = {key.removeprefix(PARALLEL_PREFIX): value for key, value in state.items()}
-    names = dict.fromkeys(str(value.dtype).removeprefix("torch.") for value in state.values())
+    try:
+        return _open(path, weights)
+    except CheckpointError:
+        raise
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or cannot be read ({error})") from None
+    except Exception as error:  # hostile or cut bytes raise anything
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CheckpointError(f"{path} is damaged or no torch file ({reason})") from error
+
+
+def _open(path: Path, weights: str | None) -> Content:
+    """What the file holds, by its first bytes."""
+    with open(path, "rb") as file:
+        start = file.read(LONGEST_SIGN)
+    if not start:
+        raise CheckpointError(f"{path} is damaged: it is empty; fetch it again")
+    if is_safetensors(start, path.stat().st_size):
+        if weights is not None:
+            raise CheckpointError(f"{path} holds one set of tensors: leave --weights {weights} out")
+        return _content(path, open_tensors(path), {}, ())
+    if start.startswith(ZIP):
+        return _of_pickle(path, read_archive(path), weights)
+    for sign, what in STRANGERS.items():
+        if start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(sign):
+            raise CheckpointError(f"{path} is damaged or no checkpoint: it is {what}")
+    if start[TAR_AT:].startswith(TAR):
+        raise CheckpointError(f"{path} is no checkpoint: it is a tar archive: unpack it first")
+    return _of_pickle(path, read_pickle(path), weights)
+
+
+def is_safetensors(start: bytes, size: int) -> bool:
+    """Whether a file of so many bytes starts as safetensors: the length of its header, and JSON."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") + 8 <= size
+
+
+def _of_pickle(path: Path, pickle: Pickle, weights: str | None) -> Content:
+    chosen, others = choose(path, pickle.content, weights)
+    arrays = {}
+    for key, value in chosen.tensors.items():
+        try:
+            arrays[key] = tensor(value, pickle)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {key} is {error}") from None
+    content = _content(path, arrays, chosen.meta, chosen.path)
+    return content._replace(others=others)
+
+
+def _content(
+    path: Path, arrays: dict[str, Any], meta: dict[str, Any], wrappers: tuple[str, ...]
+) -> Content:
+    names = dict.fromkeys(array.dtype.name for array in arrays.values())
     dtypes = tuple(name for name in names if "float" in name)
-    arrays = {key: _widen(value) for key, value in state.items()}
-    return Content(arrays, meta, dtypes, tuple(wrappers))
+    arrays = {key: _widened(array) for key, array in arrays.items()}
+    needed, size = sum(array.nbytes for array in arrays.values()), path.stat().st_size
+    if needed > max(ROOM * size, LEAST_ROOM):
+        raise CheckpointError(
+            f"{path} has {size:,} bytes and would unpack to {needed:,} bytes, which no network's "
+            "does: it is damaged or hostile"
+        )
+    return Content(arrays, meta, dtypes, wrappers)
+
+
+def _widened(array: Tensor) -> Tensor:
+    half = "float" in array.dtype.name and array.dtype.itemsize < 4
+    return array.astype(np.float32) if half else array
 
 
 def write(
     path: str | os.PathLike,
-    state: Mapping[str, np.ndarray],
+    state: Mapping[str, Tensor],
     *,
     wrapper: str | None = None,
     meta: Mapping[str, Any] | None = None,
@@ -96,7 +173,7 @@ def write(
     """Writes a state dict in its order; a file there is replaced only once the new one is whole.
 
     Args:
-        path: .safetensors, or a torch file by any suffix that `read` takes.
+        path: .safetensors, or a torch file: .pth, .pt, .bin or .ckpt.
         state: key -> array.
         wrapper: entry of the torch file that holds the state dict; None for the bare dict.
         meta: plain values for the entry `meta` beside the wrapper.
@@ -110,7 +187,7 @@ def write(
         raise CheckpointError(f"{path}: write to one of {', '.join((*PICKLES, SAFETENSORS))}")
     if wrapper and path.suffix == SAFETENSORS:
         raise CheckpointError(f"{path}: a safetensors file has no entry {wrapper!r}: use .pth")
-    save = _save_safetensors if path.suffix == SAFETENSORS else _pickler(path, wrapper, meta)
+    save = save_tensors if path.suffix == SAFETENSORS else _pickler(path, wrapper, meta)
     with replacing(path) as staging:
         save(state, staging)
 
@@ -141,17 +218,12 @@ def replacing(path: Path) -> Iterator[Path]:
             staging.unlink(missing_ok=True)
 
 
-def _save_safetensors(state: Mapping[str, np.ndarray], path: Path) -> None:
-    arrays = {key: np.asarray(value, order="C") for key, value in state.items()}
-    save_file(arrays, path, metadata={"format": "pt"})
-
-
 def _pickler(
     path: Path, wrapper: str | None, meta: Mapping[str, Any] | None
-) -> Callable[[Mapping[str, np.ndarray], Path], None]:
+) -> Callable[[Mapping[str, Tensor], Path], None]:
     torch = _torch(path)
 
-    def save(state: Mapping[str, np.ndarray], staging: Path) -> None:
+    def save(state: Mapping[str, Tensor], staging: Path) -> None:
         tensors = {
             key: torch.from_numpy(np.array(value, order="C")) for key, value in state.items()
         }
@@ -167,81 +239,3 @@ def _torch(path: Path) -> ModuleType:
     except ModuleNotFoundError as error:
         raise CheckpointError(f"{path} needs PyTorch: pip install 'flaxseg[torch]'") from error
     return torch
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        return load_file(path)
-    except KeyError:  # a dtype that numpy lacks
-        _torch(path)
-        from safetensors.torch import load_file as load_tensors
-
-        return load_tensors(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no readable safetensors file ({error})") from None
-
-
-def _read_pickle(path: Path) -> Any:
-    torch = _torch(path)
-    _refuse_bombs(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # hostile or cut bytes make the unpickler raise anything
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise CheckpointError(
-                f"{path} cannot be read without running code from the file, which is refused: "
-                "where you trust it, load it once with its own program and save model.state_dict()"
-            ) from error
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise CheckpointError(f"{path} is damaged or no torch file ({reason})") from error
-
-
-def _refuse_bombs(path: Path) -> None:
-    """torch stores tensors as they are: a file that unpacks to more is none of torch's."""
-    try:
-        if not zipfile.is_zipfile(path):
-            return
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except Exception as error:  # what a damaged directory of entries makes zipfile raise differs
-        raise CheckpointError(f"{path} is damaged or no torch file ({error})") from error
-    if unpacked > 2 * path.stat().st_size:
-        raise CheckpointError(
-            f"{path} is compressed and would unpack to {unpacked:,} bytes, which torch never "
-            "writes: it is damaged or hostile"
-        )
-
-
-def _unwrap(path: Path, content: Any, wrappers: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The innermost state dict, and what was noted outside; the entries on the way are listed."""
-    meta: dict[str, Any] = {}
-    while isinstance(content, dict):
-        inner = [w for w in WRAPPERS if isinstance(content.get(w), dict)]
-        if not inner:
-            break
-        meta |= content["meta"] if isinstance(content.get("meta"), dict) else {}
-        wrappers.append(inner[0])
-        content = content[inner[0]]
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a state dict")
-    tensor_type = _torch(path).Tensor
-    odd = [str(key) for key, value in content.items() if not isinstance(value, tensor_type)]
-    if not odd and content:
-        return {str(key): value for key, value in content.items()}, meta
-    if OPTIMIZER_KEYS & content.keys():
-        raise CheckpointError(
-            f"{path} holds the state of an optimiser and no weights: give the file of the model"
-        )
-    listed = f"entries that are no tensors: {', '.join(odd[:5])}" if odd else "no tensors"
-    raise CheckpointError(
-        f"{path} holds {listed}; expected a state dict, bare or under "
-        f"{' or '.join(map(repr, WRAPPERS))}"
-    )
-
-
-def _widen(value: Any) -> np.ndarray:
-    if not isinstance(value, np.ndarray):
-        half = value.is_floating_point() and value.itemsize < 4
-        return (value.float() if half else value).detach().numpy()
-    half = value.dtype.name in ("float16", "bfloat16")
-    return value.astype(np.float32) if half else value

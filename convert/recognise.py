@@ -14,6 +14,9 @@ from flaxseg.errors import CheckpointError, ConfigError
 NETWORKS = (*(format_ for format_ in FORMATS if format_.variants), *TORCH_REF)
 ENCODERS = tuple(format_ for format_ in FORMATS if not format_.variants)
 
+HEAD = "head."
+"""The native keys of every network's head start with this."""
+
 LEAST_SHARE = 0.5
 """A file of which no format knows this share of the keys is none of the known ones."""
 
@@ -39,9 +42,11 @@ class Recognition:
 
 
 class _Candidate(NamedTuple):
-    """A network in a format, and how far the file is from it."""
+    """A network in a format, and how far the file is from it: tensors that are wrong, of these the
+    network's own, and unused ones that the file lacks."""
 
     wrong: int
+    lacking: int
     absent: int
     format: Format
     config: models.Config
@@ -73,9 +78,11 @@ def identify(
     likely = _likely(shapes, _named(origin, model))
     candidates = sorted(
         (c for format_, names in likely for c in _candidates(format_, names, shapes, model)),
-        key=lambda candidate: candidate[:2],
+        key=lambda candidate: candidate[:3],
     )
-    fitting = [c for c in candidates if c.wrong == 0] or candidates[:1]
+    # Tensors of nobody's are wrong in all of them alike.
+    whole = [c for c in candidates if c.lacking == 0 and c.wrong == candidates[0].wrong]
+    fitting = whole or candidates[:1]
     alike = [c for c in fitting if like and not differing_fields(c.config, like, c.format.free)]
     best = (alike or fitting)[0]
     equals = [] if alike else fitting[1:]
@@ -108,7 +115,7 @@ def _named(origin: str | None, model: str | None) -> list[Format]:
 def _likely(shapes: Mapping[str, Shape], formats: Iterable[Format]) -> list[tuple[Format, Names]]:
     """The formats that know most of the keys, with their reading of them."""
     readings = [(format_, format_.names(shapes)) for format_ in formats]
-    best = max(_share(names, shapes) for _, names in readings)
+    best = max(_share(format_, names, shapes) for format_, names in readings)
     if alone := encoders(shapes, best):
         raise CheckpointError(
             f"it holds an encoder alone ({alone[0].origin}), no whole network: start a training "
@@ -119,7 +126,12 @@ def _likely(shapes: Mapping[str, Shape], formats: Iterable[Format]) -> list[tupl
         raise CheckpointError(
             f"none of the known formats (python -m convert formats) has these keys: {listed}, ..."
         )
-    return [(format_, names) for format_, names in readings if _share(names, shapes) == best]
+    return [(f, names) for f, names in readings if _share(f, names, shapes) == best]
+
+
+def known_share(shapes: Mapping[str, Shape]) -> float:
+    """The largest part of the keys that a format knows, of networks and of encoders, 0 to 1."""
+    return max(_share(f, f.names(shapes), shapes) for f in (*NETWORKS, *ENCODERS))
 
 
 def encoders(shapes: Mapping[str, Shape], known: float | None = None) -> list[Format]:
@@ -130,15 +142,18 @@ def encoders(shapes: Mapping[str, Shape], known: float | None = None) -> list[Fo
         known: the part of the keys that the latter know, 0 to 1; found out if None.
     """
     if known is None:
-        known = max(_share(f.names(shapes), shapes) for f in NETWORKS)
-    shares = [_share(f.names(shapes), shapes) for f in ENCODERS]
+        known = max(_share(f, f.names(shapes), shapes) for f in NETWORKS)
+    shares = [_share(f, f.names(shapes), shapes) for f in ENCODERS]
     best = max(shares)
     better = best > known and best >= LEAST_SHARE
     return [f for f, share in zip(ENCODERS, shares, strict=True) if better and share == best]
 
 
-def _share(names: Names, shapes: Mapping[str, Shape]) -> float:
-    """The part of the keys that a format knows, 0 to 1."""
+def _share(format_: Format, names: Names, shapes: Mapping[str, Shape]) -> float:
+    """The part of the keys that a format knows, 0 to 1: none if its network lacks a head, for the
+    encoder's keys may be those of a file that holds it alone."""
+    if format_.variants and not any(key.startswith(HEAD) for key in names.native):
+        return 0.0
     return 1 - len(names.unknown) / len(shapes) if shapes else 0.0
 
 
@@ -149,12 +164,13 @@ def _candidates(
     variants = [v for v in format_.variants if model in (None, v)] or [model or ""]
     configs = dict.fromkeys(reveal(models.get_config(name), names.native) for name in variants)
     absent = len(names.absent)
-    return [_Candidate(_wrong(format_, c, shapes), absent, format_, c) for c in configs]
+    return [_Candidate(*_wrong(format_, c, shapes), absent, format_, c) for c in configs]
 
 
-def _wrong(format_: Format, config: models.Config, shapes: Mapping[str, Shape]) -> int:
-    """How many tensors are missing, unexpected or misshapen."""
+def _wrong(format_: Format, config: models.Config, shapes: Mapping[str, Shape]) -> tuple[int, int]:
+    """How many tensors are missing, unexpected or misshapen; and without the unexpected ones."""
     table = format_.table(models.abstract_model(config))
     needed = {k: s for k, s in table.foreign_shapes.items() if k not in table.spares}
     found = {k: tuple(s) for k, s in shapes.items() if k not in table.spares}
-    return sum(needed.get(key) != found.get(key) for key in needed.keys() | found.keys())
+    lacking = sum(found.get(key) != shape for key, shape in needed.items())
+    return lacking + len(found.keys() - needed.keys()), lacking

@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from flaxseg import models
 from flaxseg.labels import LabelSet
+from flaxseg.model_dir import Tensor
 from flaxseg.preprocess import Preprocess
 
 SHOWN = 6
@@ -28,9 +27,16 @@ class Report:
         left_out: key -> why nothing is lost without it.
         fresh: native keys that the file has not given and that start from random numbers.
         notes: what was resized, derived or could not be told from the file.
+        assumed: what no file tells, and what is taken for it.
         licence: of the source, where known.
         dtypes: of the floating-point tensors in the file.
-        spares: the tensors left out; `convert.save` writes them back.
+        taken_off: what stood around the state dict and before its keys, from the outside.
+        others: further sets of weights in the file, which were not read.
+        spares: the tensors left out that `convert.save` writes back, and the weights of norms that
+            the network holds as those of other layers.
+        keys: those of the file in its order, which `convert.save` keeps; without strangers.
+        inplace_abn: its norms are InPlaceABN layers.
+        one_output: it has one output, of which the network has made two classes.
         preprocess: normalisation of the images that it was trained on.
     """
 
@@ -44,9 +50,15 @@ class Report:
     left_out: Mapping[str, str]
     fresh: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     licence: str = ""
     dtypes: tuple[str, ...] = ()
-    spares: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+    taken_off: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    spares: Mapping[str, Tensor] = dataclasses.field(default_factory=dict, repr=False)
+    keys: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    inplace_abn: bool = False
+    one_output: bool = False
     preprocess: Preprocess = Preprocess()
 
     def __str__(self) -> str:
@@ -59,10 +71,13 @@ class Report:
             "tensors": f"{self.used} used, {len(self.left_out)} left out",
             "stored as": ", ".join(self.dtypes),
             "licence": self.licence,
+            "taken off": " > ".join(self.taken_off),
+            "others": self.others and f"{short_list(self.others)}: --weights chooses them",
         }
         lines = [f"{name:<10} {value}" for name, value in rows.items() if value]
         lines += [f"left out   {line}" for line in _grouped(self.left_out)]
         lines += [f"fresh      {line}" for line in _listed(self.fresh)]
+        lines += [f"assumed    {line}" for line in self.assumed]
         lines += [f"note       {note}" for note in self.notes]
         return "\n".join(lines)
 

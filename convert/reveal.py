@@ -104,7 +104,7 @@ def _segformer_mlp_ratio(variant: models.SegFormerConfig, shapes: Shapes) -> int
 
 
 def _setr_patch(variant: models.SETRConfig, shapes: Shapes) -> int:
-    return _patch(shapes["backbone.patch_embed.proj.weight"])
+    return _patch(shapes["backbone.patch_embed.proj.weight"], variant.backbone.patch_size)
 
 
 def _setr_image(variant: models.SETRConfig, shapes: Shapes) -> tuple[int, int]:
@@ -112,13 +112,19 @@ def _setr_image(variant: models.SETRConfig, shapes: Shapes) -> tuple[int, int]:
     return _square(tokens, _setr_patch(variant, shapes), variant.backbone.image_size)
 
 
-def _patch(shape: Shape) -> int:
-    """The side of a patch, from a convolution's kernel or that of a layer on flat patches."""
-    return shape[-1] if len(shape) == 4 else math.isqrt(shape[1] // 3)
+def _patch(shape: Shape, usual: int) -> int:
+    """The side of a patch, from a convolution's kernel or that of a layer on flat patches.
+
+    Images of other than three channels do not tell it in the latter: it is the usual one then.
+    """
+    if len(shape) == 4:
+        return shape[-1]
+    side = math.isqrt(shape[1] // 3)
+    return side if shape[1] == 3 * side * side else usual
 
 
 def _vitseg_patch(variant: models.ViTSegConfig, shapes: Shapes) -> int:
-    return _patch(shapes["patch_embed.proj.weight"])
+    return _patch(shapes["patch_embed.proj.weight"], variant.patch_size)
 
 
 def _vitseg_image(variant: models.ViTSegConfig, shapes: Shapes) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 from convert.changes import KEEP, Change, Shape
 from convert.templates import Fields, KeyOrder, Template
 from flaxseg.errors import CheckpointError
-from flaxseg.model_dir import COUNTER, check_keys
+from flaxseg.model_dir import COUNTER, Tensor, check_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,8 +179,8 @@ class Table:
             arrays |= zip(link.foreign, outputs, strict=True)
         return {key: arrays[key] for key in self.order}
 
-    def to_native(self, foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The peer's arrays under native keys, in torch's axis order.
+    def to_native(self, foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The peer's tensors under native keys, in torch's axis order, read where they change.
 
         Spare tensors may be there or not, in any shape.
 
@@ -190,9 +190,12 @@ class Table:
         """
         expected = {key: shape for link in self.links for key, shape in link.foreign.items()}
         check_keys(expected, {k: a for k, a in foreign.items() if k not in self.spares})
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Tensor] = {}
         for link in self.links:
-            inputs = [foreign[key] for key in link.foreign]
+            if link.change is KEEP:
+                arrays |= zip(link.native, (foreign[key] for key in link.foreign), strict=True)
+                continue
+            inputs = [np.asarray(foreign[key]) for key in link.foreign]
             try:
                 outputs = link.change.to_native(inputs, list(link.native.values()))
             except ValueError as error:

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from convert.io import Content, read_content
+from convert.io import Content, is_safetensors, read_content
 from flaxseg.errors import CheckpointError
+from flaxseg.model_dir import Tensor
 
 HUB = "hf:"
 """In front of a repository's name on the Hugging Face hub: hf:owner/name[@revision]."""
@@ -18,7 +17,6 @@ HUB_FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safe
 HUB_PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
-INDEX_SUFFIX = ".index.json"
 FOLDER_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -45,18 +43,19 @@ class Checkpoint:
     preprocessor: dict[str, Any]
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The state dict, in the file's order."""
+    def arrays(self) -> dict[str, Tensor]:
+        """The state dict, in the file's order, each tensor read when it is asked for."""
         return self.content.arrays
 
 
-def open_checkpoint(source: str | os.PathLike) -> Checkpoint:
+def open_checkpoint(source: str | os.PathLike, *, weights: str | None = None) -> Checkpoint:
     """Reads a checkpoint from wherever it lies.
 
     Args:
         source: a file that `convert.read` takes, an index of several files (`*.index.json`), a
             Hugging Face folder, or "hf:owner/name[@revision]" for a repository of the hub, which
             comes from the local cache where it is there already.
+        weights: name of the set of tensors, where a file holds several.
 
     Raises:
         CheckpointError: nothing is there, or it cannot be read.
@@ -64,7 +63,7 @@ def open_checkpoint(source: str | os.PathLike) -> Checkpoint:
     name = os.fspath(source)
     path = _download(name) if name.startswith(HUB) else Path(name)
     file = _weights_in(path, name) if path.is_dir() else path
-    content = _read_file(file)
+    content = _read_file(file, weights)
     if file.name not in FOLDER_FILES:
         return Checkpoint(name, content, {}, {})  # what lies beside it may belong to anything
     config, preprocessor = (
@@ -96,15 +95,20 @@ def _read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged ({error}): fetch it again") from None
 
 
-def _read_file(path: Path) -> Content:
-    if not path.name.endswith(INDEX_SUFFIX):
-        return read_content(path)
+def _read_file(path: Path, weights: str | None) -> Content:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist or is no file")
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if not start.lstrip().startswith(b"{") or is_safetensors(start, path.stat().st_size):
+        return read_content(path, weights=weights)
     index = _read_json(path)
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
-        raise CheckpointError(f"{path} has no entry 'weight_map' that names a file for each key")
+        raise CheckpointError(
+            f"{path} is JSON text and has no entry 'weight_map' that names a file for each key: "
+            "give the file with the weights"
+        )
     return _join_shards(path, shards)
 
 

@@ -1,8 +1,9 @@
 """Weights that a training starts from: those of a whole network, or of an encoder alone.
 
 Nothing is left out in silence. Of a whole network, only the classifiers may be of another size, for
-another number of classes, auxiliary heads may be missing or too many, and the table of positions
-may be for images of another size. Everything that starts from random numbers is listed.
+another number of classes, auxiliary heads may be missing or too many, the table of positions may be
+for images of another size, and the first layer for images of other than three channels. Everything
+that starts from random numbers is listed.
 """
 
 import math
@@ -16,11 +17,13 @@ from jax import numpy as jnp
 from convert import normalisation
 from convert.formats import FORMATS, Format
 from convert.formats.format import differing_fields
-from convert.load import NATIVE, check_values, recognise_checkpoint, shapes_of, translate
+from convert.load import NATIVE, match, recognise_checkpoint, translate
+from convert.prefixes import unwrapped
 from convert.recognise import encoders
 from convert.report import short_list
 from convert.reveal import reveal
 from convert.sources import Checkpoint, open_checkpoint
+from convert.strays import layer_shapes
 from flaxseg import models, native, ops
 from flaxseg.errors import CheckpointError
 from flaxseg.inference.files import MODEL_FOLDER
@@ -47,6 +50,7 @@ class _Found(NamedTuple):
         lines: about it, for the user to read.
         preprocess: normalisation of its images, where known.
         encoder: it holds an encoder alone.
+        fresh: native keys that it cannot give, for they are of a network for other images.
     """
 
     arrays: Mapping[str, Tensor]
@@ -54,6 +58,7 @@ class _Found(NamedTuple):
     lines: list[str]
     preprocess: Preprocess | None
     encoder: bool = False
+    fresh: tuple[str, ...] = ()
 
 
 def start_from(source: str, config: models.Config) -> Start:
@@ -99,13 +104,19 @@ def _read_directory(source: str) -> _Found | None:
 
 
 def _read(checkpoint: Checkpoint, config: models.Config) -> _Found:
-    check_values(checkpoint.arrays)
-    candidates = encoders(shapes_of(checkpoint.arrays))
+    checkpoint = unwrapped(checkpoint)
+    candidates = encoders(layer_shapes(checkpoint.arrays))
     if candidates:
         return _encoder(checkpoint, candidates, config)
-    arrays, report = translate(checkpoint, recognise_checkpoint(checkpoint, like=config))
-    known = None if normalisation.ASSUMED in report.notes else report.preprocess
-    return _Found(arrays, report.config, str(report).splitlines()[1:], known)
+    arrays, report = translate(
+        checkpoint,
+        recognise_checkpoint(checkpoint, like=config),
+        num_classes=config.num_classes,
+        any_channels=True,
+    )
+    known = None if normalisation.ASSUMED in report.assumed else report.preprocess
+    lines = str(report).splitlines()[1:]
+    return _Found(arrays, report.config, lines, known, fresh=report.fresh)
 
 
 def _whole(found: _Found, config: models.Config) -> _Found:
@@ -123,7 +134,8 @@ def _whole(found: _Found, config: models.Config) -> _Found:
         )
     expected = native.leaves(models.abstract_model(_sized_like(found.config, config)))
     arrays = {k: a for k, a in found.arrays.items() if k in expected or not _is_auxiliary(k)}
-    check_keys({k: s for k, s in expected.items() if k in arrays or not _is_auxiliary(k)}, arrays)
+    free = {k for k in expected if k in found.fresh or _is_auxiliary(k)}
+    check_keys({k: s for k, s in expected.items() if k in arrays or k not in free}, arrays)
     return found._replace(arrays=arrays)
 
 
@@ -133,7 +145,8 @@ def _encoder(checkpoint: Checkpoint, candidates: Iterable[Format], config: model
     Raises:
         CheckpointError: the network has another one.
     """
-    shapes = shapes_of(checkpoint.arrays)
+    shapes = layer_shapes(checkpoint.arrays)
+    architecture = models.architecture_of(config)
     problems = []
     for layout in candidates:
         sized = reveal(config, layout.names(shapes).native)
@@ -141,16 +154,18 @@ def _encoder(checkpoint: Checkpoint, candidates: Iterable[Format], config: model
         try:
             _check_heads(layout, config)
             table = layout.table(models.abstract_model(theirs))
-            arrays = layout.to_native(table, checkpoint.arrays)
+            found = match(layout, table, checkpoint.arrays, architecture, any_channels=True)
         except CheckpointError as error:
             problems.append(str(error))
             continue
-        left_out = [key for key in checkpoint.arrays if key in table.spares]
         lines = [f"format {layout}: {layout.origin}"]
         lines += [f"licence {layout.licence}"] if layout.licence else []
-        lines += [f"left out {short_list(left_out)}"] if left_out else []
+        taken_off = checkpoint.content.wrappers
+        lines += [f"taken off {' > '.join(taken_off)}"] if taken_off else []
+        lines += [f"left out {short_list(list(found.left_out))}"] if found.left_out else []
+        lines += found.notes
         preprocess, _ = normalisation.from_checkpoint(checkpoint, layout, theirs.num_classes)
-        return _Found(arrays, theirs, lines, preprocess, encoder=True)
+        return _Found(found.arrays, theirs, lines, preprocess, encoder=True)
     raise CheckpointError(
         f"it holds an encoder that {models.name_of(config)} does not have: {'; or '.join(problems)}"
     )

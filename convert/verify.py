@@ -21,7 +21,7 @@ SIZE = (128, 128)
 """Height and width of the image, where the network takes more than one."""
 
 
-def torch_logits(config: models.Config, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def torch_logits(config: models.Config, arrays: Mapping[str, Tensor]) -> np.ndarray:
     """torch_ref's logits (1, K, h, w) of `random_image`, at the heads' own resolution."""
     import torch
 

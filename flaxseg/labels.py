@@ -2,6 +2,10 @@
 
 import colorsys
 import dataclasses
+import re
+import unicodedata
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from flaxseg.errors import ConfigError
@@ -54,6 +58,15 @@ class LabelSet:
         """Number of classes, the ignore label not counted."""
         return len(self.classes)
 
+    def differences(self, other: "LabelSet") -> list[int]:
+        """The numbers of the classes that have another name there, or none, by their meaning.
+
+        Case, spaces, `_` and `-` make no difference; and where a name lists several, divided by
+        commas or semicolons, the first one may stand alone.
+        """
+        pairs = zip_longest(_meanings(self.classes), _meanings(other.classes), fillvalue=set())
+        return [number for number, (ours, theirs) in enumerate(pairs) if ours.isdisjoint(theirs)]
+
     def to_json(self) -> dict[str, Any]:
         """The label set as plain JSON values."""
         return {
@@ -73,6 +86,20 @@ class LabelSet:
         """Numbered classes in distinct colours, for weights that come without names."""
         names = tuple(f"class_{i}" for i in range(num_classes))
         return cls("generic", names, tuple(_spread_color(i) for i in range(num_classes)))
+
+
+def meaning(name: str) -> str:
+    """A class name without what people spell in different ways: case, spaces, `_` and `-`."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
+
+
+def _meanings(classes: Sequence[str]) -> list[set[str]]:
+    """For each class the names that mean it: its own, and the first of several if no other's."""
+    whole = [meaning(name) for name in classes]
+    if len(set(whole)) < len(whole):
+        whole = list(classes)  # their spelling alone tells them apart
+    first = [meaning(re.split("[,;]", name)[0]) for name in classes]
+    return [{w, f} if first.count(f) == 1 else {w} for w, f in zip(whole, first, strict=True)]
 
 
 def _spread_color(index: int) -> Color:

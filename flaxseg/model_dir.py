@@ -11,13 +11,13 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from copy import copy as shallow_copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
 
 from flaxseg import models
 from flaxseg.errors import CheckpointError, FlaxsegError
@@ -60,7 +60,7 @@ class Header(NamedTuple):
         }
 
 
-class _TensorFile(io.FileIO):
+class TensorFile(io.FileIO):
     """A file that is closed once no tensor is left that reads from it."""
 
     def __del__(self):
@@ -68,24 +68,80 @@ class _TensorFile(io.FileIO):
 
 
 class StoredTensor:
-    """A tensor in a safetensors file, read when it is asked for.
+    """A tensor in a file, read when it is asked for.
 
     Large models need no second copy in memory that way, nor a mapping of the whole file.
 
     Attributes:
         shape: in torch's axis order.
+        dtype: of the array that `numpy.asarray` makes of it.
+
+    Args:
+        file: open, and long enough.
+        shape: of the tensor.
         dtype: as stored.
+        offset: where the first element stands, in bytes.
+        strides: in elements, none of them negative; None if the elements stand in order.
+        swapped: the bytes of each number are not in this machine's order.
     """
 
-    def __init__(self, file: io.FileIO, shape: tuple[int, ...], dtype: np.dtype, offset: int):
+    def __init__(
+        self,
+        file: io.RawIOBase | io.BytesIO,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        offset: int,
+        *,
+        strides: tuple[int, ...] | None = None,
+        swapped: bool = False,
+    ):
         self.shape, self.dtype = shape, dtype
         self._file, self._offset = file, offset
+        self._stored, self._strides, self._swapped = dtype, strides, swapped
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array that `numpy.asarray` makes of it."""
+        return self.size * self.dtype.itemsize
+
+    def astype(self, dtype: Any, copy: bool = True) -> "StoredTensor":
+        """The same tensor, cast when it is read."""
+        other = shallow_copy(self)
+        other.dtype = np.dtype(dtype)
+        return other
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self._read()
+        return array.astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def _read(self) -> np.ndarray:
+        if self._strides is None or not self.size:
+            return self._elements(self.size).reshape(self.shape)
+        steps = zip(self.shape, self._strides, strict=True)
+        spread = self._elements(1 + sum((count - 1) * step for count, step in steps))
+        places = tuple(step * self._stored.itemsize for step in self._strides)
+        return np.lib.stride_tricks.as_strided(spread, self.shape, places).copy()
+
+    def _elements(self, count: int) -> np.ndarray:
+        """So many numbers from where the tensor starts."""
+        content = np.empty(count * self._stored.itemsize, np.uint8)
         self._file.seek(self._offset)
-        content = np.fromfile(self._file, np.uint8, math.prod(self.shape) * self.dtype.itemsize)
-        array = content.view(self.dtype).reshape(self.shape)
-        return array if dtype is None else array.astype(dtype, copy=False)
+        rest = content.data
+        while rest:  # the system reads two gigabytes at once
+            read = self._file.readinto(rest)
+            if not read:
+                name = getattr(self._file, "name", "the file")
+                raise CheckpointError(f"{name} has become shorter while it was read")
+            rest = rest[read:]
+        if self._swapped:
+            part = 2 if self._stored.kind == "c" else 1
+            content = content.view(f"u{self._stored.itemsize // part}").byteswap()
+        return content.view(self._stored)
 
 
 Tensor = np.ndarray | StoredTensor
@@ -117,7 +173,7 @@ def make_header(
 def write_directory(
     directory: str | os.PathLike,
     header: Header,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Tensor],
     *,
     check: Callable[[Path], None] | None = None,
 ):
@@ -142,7 +198,7 @@ def write_directory(
             )
         _clear_up(target)
         staging.mkdir(parents=True)
-        _save_tensors(arrays, staging / WEIGHTS_FILE)
+        save_tensors(arrays, staging / WEIGHTS_FILE)
         (staging / CONFIG_FILE).write_text(json.dumps(header.to_json(), indent=2) + "\n")
         if check:
             check(staging)
@@ -157,9 +213,30 @@ def write_directory(
         _clear_up(target)
 
 
-def _save_tensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    tensors = {key: np.asarray(value, order="C") for key, value in arrays.items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+def save_tensors(arrays: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file, one tensor after the other: none but the present one is in memory.
+
+    The bytes are those of the safetensors library: wide dtypes first, then by key.
+
+    Raises:
+        TypeError: a dtype that safetensors files do not know.
+        OSError: the disk is full or read-only.
+    """
+    names = {key: _name(np.dtype(array.dtype)) for key, array in arrays.items()}
+    order = sorted(arrays, key=lambda key: (-DTYPES.index(names[key]), key.encode()))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for key in order:
+        start, end = end, end + arrays[key].nbytes
+        shape = list(arrays[key].shape)
+        header[key] = {"dtype": names[key], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for key in order:
+            array = np.asarray(arrays[key], order="C")
+            file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, StoredTensor]]:
@@ -180,7 +257,7 @@ def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, Stor
             )
     header = _read_header(directory / CONFIG_FILE)
     try:
-        return header, _open_tensors(directory / WEIGHTS_FILE)
+        return header, open_tensors(directory / WEIGHTS_FILE)
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{directory / WEIGHTS_FILE} cannot be read ({error}): copy or convert it again"
@@ -239,11 +316,16 @@ def _read_header(path: Path) -> Header:
         raise CheckpointError(f"{path} has no entry {error}: flaxseg.save writes it") from None
 
 
-def _open_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Key -> tensor of a safetensors file, none of them read yet."""
+def open_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Key -> tensor of a safetensors file, none of them read yet.
+
+    Raises:
+        safetensors.SafetensorError: it is damaged, or holds a dtype that numpy lacks.
+        OSError: it cannot be read.
+    """
     with safetensors.safe_open(path, "np"):
         pass  # checks that all tensors lie within the file, each in a place of its own
-    file = _TensorFile(path)
+    file = TensorFile(path)
     length = int.from_bytes(file.read(8), "little")
     entries = json.loads(file.read(length))
     entries.pop("__metadata__", None)
@@ -258,11 +340,30 @@ def _open_tensors(path: Path) -> dict[str, StoredTensor]:
     }
 
 
+OTHER_DTYPES = {
+    "BF16": ml_dtypes.bfloat16,
+    "BOOL": np.bool_,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+}
+"""By their names in safetensors; those of all others are a letter and the number of bits."""
+
+DTYPES = tuple("BOOL U8 I8 F8_E5M2 F8_E4M3 I16 U16 F16 BF16 I32 U32 F32 C64 F64 I64 U64".split())
+"""Of safetensors, in the order that the library knows them in."""
+
+
 def _dtype(name: str) -> np.dtype:
     """A dtype from its name in safetensors, such as F32, BF16 or BOOL."""
-    others = {"BF16": ml_dtypes.bfloat16, "BOOL": np.bool_}
-    letter, bits = name[0].lower(), name[1:]
-    return np.dtype(others[name] if name in others else f"<{letter}{int(bits) // 8}")
+    if name not in DTYPES:
+        raise safetensors.SafetensorError(f"numbers of type {name}, which numpy lacks")
+    return np.dtype(OTHER_DTYPES.get(name) or f"{name[0].lower()}{int(name[1:]) // 8}")
+
+
+def _name(dtype: np.dtype) -> str:
+    for name in DTYPES:
+        if _dtype(name) == dtype:
+            return name
+    raise TypeError(f"safetensors files hold no {dtype}")
 
 
 def _near(key: str, candidates: list[str]) -> str:

@@ -12,7 +12,7 @@ from convert.changes import Shape
 from convert.rules import Extra, Rule, Table, build_table
 from flaxseg import native
 from flaxseg.errors import CheckpointError
-from flaxseg.model_dir import COUNTER
+from flaxseg.model_dir import COUNTER, Tensor
 from flaxseg.models import get_config
 from flaxseg.preprocess import Preprocess
 
@@ -60,7 +60,8 @@ class Format:
         counters: it stores `num_batches_tracked` beside every running variance.
         wrapper: the entry of the file under which the peer keeps the state dict, None if bare.
         licence: of the peer's code and weights.
-        untold: what no file tells and its user may have to.
+        inplace_abn: its norms are InPlaceABN layers, which scale by |weight| + eps. The rules carry
+            the weights as they are; `convert.load` and `convert.save` go by this.
         bare: any network of the architecture has these keys, so that they tell no variant.
         head_dim: channels of an attention head, where an encoder's shapes do not tell it.
         preprocess: normalisation of the images that its networks were trained on, ImageNet's
@@ -78,7 +79,7 @@ class Format:
     counters: bool = True
     wrapper: str | None = None
     licence: str = ""
-    untold: str = ""
+    inplace_abn: bool = False
     bare: bool = False
     head_dim: int | None = None
     preprocess: Preprocess | None = Preprocess()
@@ -107,7 +108,7 @@ class Format:
         spares = {key: foreign[key] for key in table.spares if key in foreign}
         return Imported({key: table.spares[key].reason for key in spares}, spares)
 
-    def to_native(self, table: Table, foreign: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def to_native(self, table: Table, foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The peer's tensors under native keys, by a table of this format.
 
         Raises:

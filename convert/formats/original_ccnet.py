@@ -1,8 +1,8 @@
 """The authors' CCNet: https://github.com/speedinghzl/CCNet, branch pure-python.
 
 Its norms are InPlaceABN layers, which scale by |weight| + eps where a plain BatchNorm scales by
-weight. This table carries the values as they are: `convert.plain_weights` is the step that makes
-a plain BatchNorm compute the same. It takes blue, green and red from 0 to 255 less their means.
+weight. This table carries the values as they are; `convert.load` and `convert.save` turn them into
+those of a plain BatchNorm and back. It takes blue, green and red from 0 to 255 less their means.
 """
 
 from convert.formats.ccnet import FREE_FIELDS
@@ -45,7 +45,6 @@ FORMAT = Format(
     rules=RULES,
     variants=("ccnet_r101_original",),
     free=FREE_FIELDS,
-    untold="norms are taken as plain ones; InPlaceABN's, which the authors trained with, scale by "
-    "|weight| + 1e-5: --inplace-abn",
+    inplace_abn=True,
     preprocess=PREPROCESS,
 )

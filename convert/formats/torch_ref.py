@@ -5,15 +5,18 @@ variants that differ in an epsilon alone.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import jax
+from flax import nnx
 
 from convert.changes import KEEP, Shape
 from convert.formats.format import Format, Names
 from convert.rules import Link, Rule, Spare, Table
 from flaxseg import models, native
 from flaxseg.model_dir import COUNTER
-from flaxseg.models.registry import ARCHITECTURES
+from flaxseg.models.registry import ARCHITECTURES, build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +36,35 @@ class NativeKeys(Format):
         counters = [_counter(key) for key in leaves if key.endswith("running_var")]
         spares = {key: Spare("counts training batches", (), "int64") for key in counters}
         links = tuple(Link({key: shape}, {key: shape}, KEEP) for key, shape in leaves.items())
-        return Table(links, spares, tuple(self._order(model.config)))
+        return Table(links, spares, tuple(declared(model.config)))
 
-    def _order(self, config: models.Config) -> list[str]:
-        import torch
 
-        import torch_ref
+def declared(config: models.Config) -> list[str]:
+    """The keys of a network's state dict in PyTorch, in torch's order.
 
-        with torch.device("meta"):
-            return list(torch_ref.create_model(config).state_dict())
+    Both sides declare their modules alike, and torch lists a module's parameters, then its running
+    statistics, then its children.
+    """
+    keys: list[str] = []
+
+    def declare() -> nnx.State:
+        model = build(config, rngs=models.params_keys(0))
+        keys.extend(_keys_of(model, ""))
+        return nnx.state(model)
+
+    jax.eval_shape(declare)  # as a model keeps the order only while it is being built
+    return keys
+
+
+def _keys_of(module: Any, prefix: str) -> Iterator[str]:
+    parts = vars(module).items() if isinstance(module, nnx.Module) else enumerate(module)
+    parts = [(f"{prefix}{name}", part) for name, part in parts]
+    for kind in (nnx.Param, nnx.BatchStat):
+        yield from (key for key, part in parts if isinstance(part, kind))
+    yield from (_counter(key) for key, _ in parts if key.endswith("running_var"))
+    for key, part in parts:
+        if isinstance(part, nnx.Module | nnx.List | list | tuple):
+            yield from _keys_of(part, f"{key}.")
 
 
 def _counter(key: str) -> str:

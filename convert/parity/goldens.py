@@ -142,7 +142,8 @@ class Golden:
     @functools.cached_property
     def native_state(self) -> Arrays:
         """The weights under native keys."""
-        return self.table.to_native(self.weights)
+        native = self.table.to_native(self.weights)
+        return {key: np.asarray(array) for key, array in native.items()}
 
     @property
     def outputs(self) -> list[str]:

@@ -37,6 +37,10 @@ TINY = {
         {"backbone.widths": (4, 8, 10, 16), "backbone.depths": (1, 1, 1, 1), "channels": 8},
     ),
 }
+NATIVE_SHAPES = {
+    name: native.leaves(models.abstract_model(models.get_config(name, **overrides)))
+    for name, (_, overrides) in TINY.items()
+}
 DTYPES = (np.float16, np.float64, np.int64, np.uint8, np.bool_, np.complex64)
 
 State = dict[str, Any]
@@ -70,10 +74,15 @@ def safetensors_file(state: State) -> bytes:
     return save({key: np.asarray(value, order="C") for key, value in state.items()})
 
 
+def array_pickle(state: State) -> bytes:
+    return pickle.dumps({"model": {key: np.asarray(value) for key, value in state.items()}})
+
+
 WRITERS: dict[str, Callable[[State], bytes]] = {
     ".pth": torch_file,
     ".pt": old_torch_file,
     ".safetensors": safetensors_file,
+    ".pkl": array_pickle,
 }
 
 
@@ -207,10 +216,12 @@ def test_no_pickle_runs_code(number, writer, tmp_path):
     path = tmp_path / "hostile.pth"
     if writer == "pickle":
         path.write_bytes(pickle.dumps({"state_dict": state["extra"]}))
-    else:
+        with pytest.raises(CheckpointError, match=r"hostile\.pth"):
+            read_native(path)
+    else:  # beside weights it is passed over
         path.write_bytes(torch_file(state) if writer == "zip" else old_torch_file(state))
-    with pytest.raises(CheckpointError, match=r"hostile\.pth"):
-        read_native(path)
+        arrays, _ = read_native(path)
+        assert {key: a.shape for key, a in arrays.items()} == NATIVE_SHAPES["vitseg"]
     assert not canary.exists()
 
 

@@ -41,8 +41,10 @@ TRAINED_IN_FLAX = ("tutorial_ccnet", "tutorial_segformer_b0")
 HINTS = {
     "tutorial_bisenetv2_fixed": {"model": "bisenetv2"},
     "tutorial_bisenetv2_fixed_sum": {"model": "bisenetv2"},
+    "original_ccnet_r101": {"plain_norms": True},
 }
-"""What no file tells: these have the keys of `bisenetv2_matmul`."""
+"""What no file tells: the keys of `bisenetv2_matmul` are those of `bisenetv2`. The numbers of the
+authors' CCNet fit plain norms: InPlaceABN is CUDA code, without which they were made."""
 
 NOT_IN_THE_FILE = ("tutorial_bisenetv2_fixed",)
 """Even with the hint: its fusion is that of no variant."""

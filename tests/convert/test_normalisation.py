@@ -81,7 +81,7 @@ def test_every_format_is_here():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_format_brings_its_own(name, imported):
     report = imported(NETWORKS[name], num_classes=19)
-    assert report.preprocess == TRAINED_ON[name] and ASSUMED not in report.notes
+    assert report.preprocess == TRAINED_ON[name] and ASSUMED not in report.assumed
     assert f"images     {TRAINED_ON[name]}" in str(report).splitlines()
 
 
@@ -94,7 +94,7 @@ def test_the_number_of_classes_tells_the_data_set(num_classes, mean, imported):
 @pytest.mark.parametrize("name", ["coincheung bisenetv2", "torch_ref ccnet"])
 def test_what_nothing_tells_is_assumed_and_said(name, imported):
     report = imported(convert.load_format(*name.split()), num_classes=5)
-    assert report.preprocess == IMAGENET and report.notes[-1] == ASSUMED
+    assert report.preprocess == IMAGENET and report.assumed[-1] == ASSUMED
 
 
 def test_authors_ccnet_sees_what_its_authors_showed_it(tmp_path, capsys):

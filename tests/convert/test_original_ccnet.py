@@ -13,10 +13,13 @@ from torch.nn import functional as F
 import convert
 import torch_ref
 from convert import bridge
+from convert.inplace_abn import inplace_weights
+from convert.load import read_native
 from convert.parity import figures
+from convert.parity.networks import small_config
 from convert.parity.runs import FlaxRun, TorchRun, random_state
 from flaxseg import models, native
-from flaxseg.errors import CheckpointError
+from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.model_dir import COUNTER
 
 NAME = "ccnet_r101_original"
@@ -161,6 +164,122 @@ def test_plain_weights_touch_the_scales_of_norms_alone():
 def test_plain_weights_need_a_norm():
     with pytest.raises(CheckpointError, match="has no norm, which is a layer with a weight and"):
         convert.plain_weights({"fc.weight": np.ones(2, np.float32)})
+
+
+@pytest.fixture
+def file(published, tmp_path):
+    """The authors' file."""
+    foreign = {key: array.astype(np.float32) for key, array in published[0].items()}
+    foreign = {k: a.astype(np.int64) if k.endswith(COUNTER) else a for k, a in foreign.items()}
+    convert.write(tmp_path / "authors.pth", foreign)
+    return tmp_path / "authors.pth", foreign
+
+
+def scales(state, plain: bool) -> dict[str, np.ndarray]:
+    return ORIGINAL.table(models.abstract_model(TINY)).to_native(
+        state if plain else convert.plain_weights(state)
+    )
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_files_are_read_as_the_layout_means_them(file, plain, tmp_path):
+    path, foreign = file
+    loaded = convert.load(path, plain_norms=plain)
+    said = loaded.report.notes if plain else loaded.report.assumed
+    assert any(("norms are plain" if plain else "norms are InPlaceABN's") in line for line in said)
+    after = native.state_dict(loaded.model)
+    assert all(np.array_equal(after[k], a) for k, a in scales(foreign, plain).items())
+    notes = convert.save(loaded, tmp_path / "back.pth", format="original")
+    assert any("not stored: norms are plain" in note for note in notes) == plain
+    back = convert.read(tmp_path / "back.pth")
+    assert list(back) == list(foreign)
+    assert all(back[key].tobytes() == array.tobytes() for key, array in foreign.items())
+    convert.save(loaded, tmp_path / "other.pth", format="torch_ref")
+    other = convert.read(tmp_path / "other.pth")
+    assert all(np.array_equal(other[key], array) for key, array in after.items())
+
+
+def test_a_training_starts_from_the_scales(file):
+    path, foreign = file
+    start = convert.start_from(str(path), TINY)
+    assert all(np.array_equal(start.arrays[k], a) for k, a in scales(foreign, False).items())
+    assert any("InPlaceABN" in line for line in start.lines)
+
+
+def test_our_own_networks_come_back_from_the_layout(tmp_path):
+    model = native.fill(models.abstract_model(TINY), random_state(TINY, 1))
+    assert convert.save(model, tmp_path / "x.pth", format="original") == ()
+    after = native.state_dict(convert.load(tmp_path / "x.pth").model)
+    assert all(after[k].tobytes() == a.tobytes() for k, a in native.state_dict(model).items())
+    for plain in (True, None):
+        convert.save(model, tmp_path / "y.pth", format="original", plain_norms=plain)
+        weights = convert.read(tmp_path / "y.pth")["bn1.weight"]
+        same = np.array_equal(weights, native.state_dict(model)["backbone.stem.0.bn.weight"])
+        assert same == bool(plain)
+
+
+def test_a_trained_network_keeps_no_old_weights(file, tmp_path):
+    loaded = convert.load(file[0])
+    state = native.state_dict(loaded.model)
+    state["head.fuse.bn.weight"] = state["head.fuse.bn.weight"] + np.float32(0.5)
+    loaded = loaded._replace(model=native.fill(models.abstract_model(TINY), state))
+    convert.save(loaded, tmp_path / "back.pth", format="original")
+    back, before = convert.read(tmp_path / "back.pth"), file[1]
+    key = "head.bottleneck.1.weight"
+    np.testing.assert_array_equal(
+        np.abs(back[key]) + np.float32(1e-5), state["head.fuse.bn.weight"]
+    )
+    assert all(back[k].tobytes() == a.tobytes() for k, a in before.items() if k != key)
+
+
+def test_scales_that_the_layout_cannot_hold(tmp_path):
+    state = random_state(TINY, 0)
+    state["head.fuse.bn.weight"][3] = -0.5
+    model = native.fill(models.abstract_model(TINY), state)
+    with pytest.raises(
+        CheckpointError, match=r"smaller scales than that: head\.bottleneck\.1\.weight;"
+    ):
+        convert.save(model, tmp_path / "x.pth", format="original")
+    assert not (tmp_path / "x.pth").exists()
+    notes = convert.save(model, tmp_path / "x.pth", format="original", plain_norms=True)
+    assert len(notes) == 1 and "plain" in notes[0]
+
+
+def test_norms_of_both_kinds(file):
+    with pytest.raises(ConfigError, match="--inplace-abn and --plain-norms contradict"):
+        convert.load(file[0], inplace_abn=True, plain_norms=True)
+
+
+def test_other_layouts_have_plain_norms_unless_told(tmp_path):
+    config = small_config("ccnet_r50")
+    state = random_state(config, 0)
+    state["head.fuse.bn.weight"][::2] *= -1
+    model = native.fill(models.abstract_model(config), state)
+    foreign = convert.load_format("mmseg", "ccnet").export_state(model)
+    convert.write(tmp_path / "x.pth", foreign)
+    key = "head.fuse.bn.weight"
+    assert np.array_equal(read_native(tmp_path / "x.pth").arrays[key], state[key])
+    loaded = convert.load(tmp_path / "x.pth", inplace_abn=True)
+    expected = np.abs(state[key]) + np.float32(1e-5)
+    np.testing.assert_array_equal(native.state_dict(loaded.model)[key], expected)
+    convert.save(loaded, tmp_path / "back.pth", format="mmseg")
+    back = convert.read(tmp_path / "back.pth")
+    assert all(back[k].tobytes() == array.tobytes() for k, array in foreign.items())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_of_scales(dtype):
+    rng = np.random.default_rng(0)
+    eps = dtype(1e-5)
+    weights = rng.standard_normal(20_000).astype(dtype) * dtype(10.0) ** rng.integers(-8, 3, 20_000)
+    read = {"bn.running_var": weights, "bn.weight": weights.astype(dtype)}
+    plain = convert.plain_weights(read)
+    back = inplace_weights(plain)["bn.weight"]
+    assert back.dtype == dtype and (back >= 0).all()
+    assert (back + eps).tobytes() == plain["bn.weight"].tobytes()
+    assert inplace_weights(plain, read)["bn.weight"].tobytes() == read["bn.weight"].tobytes()
+    edge = {"bn.running_var": weights[:1], "bn.weight": np.array([eps])}
+    assert inplace_weights(edge)["bn.weight"] == 0
 
 
 MUTATIONS = [
