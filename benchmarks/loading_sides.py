@@ -4,8 +4,8 @@ Both read the same pictures and label maps, magnify by a uniform factor of 0.5 t
 (filled up with the mean colour and 255), flip with probability 0.5, and change brightness,
 contrast, saturation and hue with probability 0.5 each, by the same amounts.
 
-flaxseg reads the prepared ArrayRecord files of `flaxseg.data`, which hold the pictures' own PNG or
-JPEG bytes; the torch side reads the files themselves with OpenCV.
+Both read the files where they lie: flaxseg by what it found when it checked them, the torch side
+with OpenCV.
 """
 
 import dataclasses

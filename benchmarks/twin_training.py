@@ -146,7 +146,7 @@ def train(setup: Setup) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
     for step, batch in enumerate(setup.datasets.train_batches, start=1):
         for name, twin in twins.items():
             losses[name].append(twin.step(batch))
-        if setup.wants_evaluation(step):
+        if setup.calendar.wants_evaluation(step):
             miou = {name: float(twin.scores().miou) for name, twin in twins.items()}
             means = {name: float(np.mean(values[-SMOOTH:])) for name, values in losses.items()}
             scores.append({"step": step, "miou": miou, "loss": means})

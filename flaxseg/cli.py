@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from flaxseg.errors import ConfigError, FlaxsegError
+from flaxseg.pictures.open import MAX_PIXELS
 
 if TYPE_CHECKING:
     from flaxseg.training import TrainConfig
@@ -147,7 +148,7 @@ class PredictArgs:
     """Work directory of a training run, or model directory."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Photos."""
+    """Photos, folders of photos, with their subfolders, or patterns such as 'photos/*.jpg'."""
 
     out: Path = Path("predictions")
     """Folder to write to."""
@@ -163,8 +164,8 @@ class PredictArgs:
     of the training run, if it has one, or else their own."""
 
     max_side: int | None = 2048
-    """Longest side, in pixels, of photos that are not stretched; larger ones are shrunk before.
-    None: no limit."""
+    """Longest side, in pixels, of photos that are neither stretched nor seen through windows;
+    larger ones are shrunk before. None: no limit."""
 
     window: tuple[int, int] | None = None
     """Height and width of overlapping windows through which the network looks at a photo, in
@@ -172,6 +173,9 @@ class PredictArgs:
 
     stride: tuple[int, int] | None = None
     """Rows and columns from one window to the next, in pixels. None: two thirds of the window."""
+
+    max_pixels: int = MAX_PIXELS
+    """Largest area of a photo, in pixels; larger ones are left out. None: no limit."""
 
 
 def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
@@ -189,6 +193,7 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
         max_side=given.max_side,
         window=given.window,
         stride=given.stride,
+        max_pixels=given.max_pixels,
         console=Console(),
     )
     print(f"{len(files)} files written to {given.out}")
@@ -237,6 +242,16 @@ class EvalArgs:
 
     metrics: tuple[str, ...] | None = None
     """Further scores: accuracy_of_all, micro_iou, micro_iou:CLASS, soft_iou."""
+
+    classes_by_number: bool = False
+    """Compare classes by their numbers, though the data set has other names for them."""
+
+    missing_mask: str | None = None
+    """What becomes of photos without label map: an "error", left out ("skip"), or pictures of the
+    class of this name alone."""
+
+    max_pixels: int | None = None
+    """Most pixels that a photo may have; 0 has no limit."""
 
 
 def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:

@@ -36,6 +36,12 @@ def test_no_file_imports_what_its_package_must_not_know(package):
         assert not roots & FORBIDDEN[package], path
 
 
+def test_pictures_know_neither_data_nor_inference():
+    for path in (ROOT / "flaxseg" / "pictures").glob("*.py"):
+        above = {"flaxseg.data", "flaxseg.inference", "flaxseg.training", "flaxseg.models"}
+        assert not {".".join(name.split(".")[:2]) for name in imported(path)} & above, path
+
+
 def test_torch_ref_takes_only_configs_and_files_from_flaxseg():
     allowed = ("models", "errors", "labels", "preprocess", "model_dir")
     allowed = tuple(f"flaxseg.{name}" for name in allowed)

@@ -28,3 +28,32 @@ def test_names_and_colours_are_checked():
         LabelSet("two", ("a", "a"), ((0, 0, 0), (1, 1, 1)))
     with pytest.raises(ConfigError, match=r"gives 'b' the colour \(0, 256, 0\): it must be three"):
         LabelSet("two", ("a", "b"), ((0, 0, 0), (0, 256, 0)))
+
+
+def label_set(*classes: str) -> LabelSet:
+    return LabelSet("names", classes, LabelSet.generic(len(classes)).palette)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("bed ", "bed"),
+        ("Traffic Light", "traffic_light"),
+        ("traffic-light", "TRAFFIC  LIGHT"),
+        ("building, edifice", "building"),
+        ("building;edifice", "Building , tower"),
+        ("ｒｏａｄ", "road"),
+        ("STRASSE", "straße"),
+    ],
+)
+def test_names_of_one_meaning(ours, theirs):
+    assert label_set("sky", ours).differences(label_set(" sky", theirs)) == []
+
+
+def test_names_of_other_meanings():
+    ours = label_set("sky", "road", "car, parked", "car, moving")
+    assert ours.differences(label_set("sky", "street", "car, moving", "car, parked")) == [1, 2, 3]
+    assert ours.differences(label_set("sky", "road", "car", "car, moving")) == [2]
+    assert ours.differences(label_set("sky", "road")) == [2, 3]
+    alike = label_set("a b", "a-b")
+    assert alike.differences(alike) == [] and alike.differences(label_set("a-b", "a b")) == [0, 1]

@@ -3,7 +3,9 @@
 import dataclasses
 
 from flaxseg import data
+from flaxseg.data.transforms.mirrored import hint, parse_pairs
 from flaxseg.errors import ConfigError
+from flaxseg.labels import LabelSet
 from flaxseg.training.config import TrainConfig, flag, show
 
 _CROPS_ONLY = ("base_size", "cat_max_ratio", "rare_crop")
@@ -17,7 +19,7 @@ def make_transform(config: TrainConfig, train: data.Source) -> data.TrainTransfo
         train: training examples; their classes are counted if crops are to show rare ones.
 
     Raises:
-        ConfigError: a setting of crops, where pictures are stretched.
+        ConfigError: a setting of crops, where pictures are stretched, or an unknown class.
         DataError: a label map that does not fit.
     """
     _check_crops(config)
@@ -36,7 +38,15 @@ def make_transform(config: TrainConfig, train: data.Source) -> data.TrainTransfo
         rotation=config.rotation,
         photometric=data.PhotometricDistortion() if config.color == "photometric" else None,
         interpolation=config.interpolation,
+        flip_pairs=parse_pairs(config.flip_pairs, train.labels.classes),
     )
+
+
+def mirror_hint(config: TrainConfig, labels: LabelSet) -> str | None:
+    """A line about classes that flips mix up, as far as their names tell."""
+    if not config.hflip:
+        return None
+    return hint(labels.classes, parse_pairs(config.flip_pairs, labels.classes))
 
 
 def _rare_classes(config: TrainConfig, train: data.Source) -> data.RareClasses | None:

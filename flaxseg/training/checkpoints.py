@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 
 from flaxseg import distributed
 from flaxseg.errors import CheckpointError
-from flaxseg.training.config import show
+from flaxseg.training.resuming import check_identity
 from flaxseg.training.step import TrainState
 
 
@@ -41,11 +41,13 @@ class Snapshot(NamedTuple):
         state: training state, on the devices.
         position: state of the data iterator behind the last batch that was used.
         history: what the loop remembers.
+        run: the identity of the run that wrote it, see `Setup.identity`; empty before the first.
     """
 
     state: TrainState
     position: Any
     history: History
+    run: Mapping[str, Any]
 
 
 class Checkpoints:
@@ -61,7 +63,8 @@ class Checkpoints:
 
         Args:
             directory: folder of the checkpoints.
-            run: JSON values that a checkpoint must share with the run that restores it.
+            run: its identity, JSON values; what a checkpoint must share of it with the run that
+                restores it, `check_identity` tells.
         """
         self.directory = directory.resolve()
         self._run = run
@@ -91,12 +94,12 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, position: Any, history: History) -> None:
         """Starts to save; does nothing if this step is saved already."""
         if self._last.latest_step() != step:
-            self._save(self._last, step, Snapshot(state, position, history))
+            self._save(self._last, step, Snapshot(state, position, history, self._run))
 
     def save_best(self, step: int, state: TrainState, position: Any, history: History) -> None:
         """Starts to save the best state so far, apart from the latest ones."""
         if step not in self._best.all_steps():
-            self._save(self._best, step, Snapshot(state, position, history))
+            self._save(self._best, step, Snapshot(state, position, history, self._run))
 
     def wait(self) -> None:
         """Returns when everything is on disk.
@@ -155,7 +158,7 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(snapshot.state),  # pyright: ignore[reportArgumentType]
             position=ocp.args.JsonSave(snapshot.position),
             history=ocp.args.JsonSave(dataclasses.asdict(snapshot.history)),
-            run=ocp.args.JsonSave(self._run),
+            run=ocp.args.JsonSave(dict(snapshot.run)),
         )
         _writing(self.directory, lambda: manager.save(step, args=items, force=True))
 
@@ -168,7 +171,8 @@ class Checkpoints:
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
             # The run first: a state of other shapes would raise an error that names no flag.
             items = ocp.args.Composite(run=ocp.args.JsonRestore())
-            _check_run(self.directory, reader.restore(path, args=items)["run"], self._run)
+            run = reader.restore(path, args=items)["run"]
+            check_identity(self.directory, run, self._run)
             items = ocp.args.Composite(
                 state=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportArgumentType]
                 position=ocp.args.JsonRestore(),
@@ -177,7 +181,7 @@ class Checkpoints:
             restored = reader.restore(path, args=items)
         lists = {k: tuple(v) for k, v in restored["history"].items() if isinstance(v, list)}
         history = restored["history"] | lists
-        return Snapshot(restored["state"], restored["position"], History(**history))
+        return Snapshot(restored["state"], restored["position"], History(**history), run)
 
     def _set_aside(self, damaged: dict[int, str]) -> Iterator[str]:
         for step, reason in damaged.items():
@@ -225,30 +229,6 @@ def _writing(directory: Path, action: Callable[[], Any]) -> None:
             f"{directory}: the checkpoint could not be written ({_short(error)}); the ones before "
             "it are whole"
         ) from error
-
-
-def _check_run(directory: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-    old, new = _flatten(there), _flatten(here)
-    changes = [
-        f"{key} was {show(old.get(key))}, now {show(new.get(key))}"
-        for key in {**old, **new}
-        if old.get(key) != new.get(key)
-    ]
-    if changes:
-        raise CheckpointError(
-            f"{directory} has checkpoints of another run ({'; '.join(changes)}): choose another "
-            "--workdir, or the same settings to resume"
-        )
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def _short(error: Exception) -> str:

@@ -3,8 +3,10 @@
 import ast
 import dataclasses
 import json
+import os
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +22,9 @@ from flaxseg.training.settings.loss import LossSettings, check_loss
 from flaxseg.training.settings.optimizer import OptimizerSettings
 from flaxseg.training.settings.run import RunSettings
 from flaxseg.training.settings.schedule import ScheduleSettings
+
+HUB = "hf:"
+"""In front of what `--init` names on the Hugging Face hub, which is no path."""
 
 GROUPS = (
     RunSettings,
@@ -51,6 +56,12 @@ class TrainConfig(
 
     LIMITS: ClassVar[dict[str, Limit]] = {k: v for group in GROUPS for k, v in group.LIMITS.items()}
     FREE: ClassVar[frozenset[str]] = frozenset().union(*(group.FREE for group in GROUPS))
+    SCORED: ClassVar[frozenset[str]] = frozenset().union(
+        *(getattr(group, "SCORED", ()) for group in GROUPS)
+    )
+    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        k: v for group in GROUPS for k, v in getattr(group, "FIXED", {}).items()
+    }
 
     @property
     def directory(self) -> Path:
@@ -121,16 +132,45 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def differences(there: TrainConfig, here: TrainConfig) -> list[str]:
-    """The fields that make two configs different runs, each as 'flag: value there, value here'."""
-    pairs = [
-        (field.name, getattr(there, field.name), getattr(here, field.name))
-        for field in dataclasses.fields(TrainConfig)
-        if field.name not in TrainConfig.FREE
-    ]
-    return [
-        f"{flag(name)} was {show(old)}, now {show(new)}" for name, old, new in pairs if old != new
-    ]
+def changed_fields(there: TrainConfig, here: TrainConfig) -> list[str]:
+    """The fields in which two configs differ, in the order of the settings."""
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    return [name for name in names if getattr(there, name) != getattr(here, name)]
+
+
+def differences(there: TrainConfig, here: TrainConfig) -> dict[str, str]:
+    """What makes two configs different runs: field -> 'flag was value there, now value here'."""
+    return {
+        name: f"{flag(name)} was {show(getattr(there, name))}, now {show(getattr(here, name))}"
+        for name in changed_fields(there, here)
+        if name not in TrainConfig.FREE
+    }
+
+
+def is_fixed(name: str, there: TrainConfig, here: TrainConfig) -> bool:
+    """Whether a field differs in what no checkpoint outlives."""
+    if name in ("batch_size", "limit") and here.swa_start is not None:
+        return True  # a mean of snapshots counts them by the steps of an epoch
+    part = TrainConfig.FIXED.get(name)
+    return part is not None and part(getattr(there, name)) != part(getattr(here, name))
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """The config with its default work directory filled in, and the paths it reads absolute.
+
+    What a work directory records thus holds wherever the next command is called.
+    """
+    paths = {name: _absolute(getattr(config, name)) for name in _READ}
+    return dataclasses.replace(config, workdir=os.path.expanduser(config.directory), **paths)
+
+
+_READ = ("data_dir", "init", "config", "cache_dir")
+
+
+def _absolute(path: str | None) -> str | None:
+    if path is None or path.startswith(HUB):
+        return path
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def parse_overrides(overrides: typing.Iterable[str]) -> dict[str, Any]:

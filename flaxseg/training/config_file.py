@@ -58,7 +58,7 @@ def read_config_file(path: str) -> dict[str, Any]:
 
 def _read_mapping(path: str) -> dict[Any, Any]:
     try:
-        values = yaml.load(Path(path).read_text(), Loader=_Loader)
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"--config {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

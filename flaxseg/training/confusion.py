@@ -3,21 +3,25 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from flaxseg.files import replace_file
 from flaxseg.inference.metrics import Scores
+from flaxseg.pictures.text import Line, caption_line, class_line
 
 NUMBERED = 40
 """Up to this many classes, every cell shows its percentage."""
 
 _DPI = 110
-_LETTER = 0.075  # inches that a letter of a class name takes
+_WIDTH_AT = 100  # pixels of the font whose widths are measured
+_LETTER = 9 / 72 / _WIDTH_AT  # inches that a pixel of its texts takes at 9 points
 
 
 def draw_confusion(scores: Scores, classes: Sequence[str], path: Path, title: str) -> None:
@@ -32,7 +36,8 @@ def draw_confusion(scores: Scores, classes: Sequence[str], path: Path, title: st
     count = len(classes)
     cell = 0.42 if count <= NUMBERED else 0.2
     grid = max(2.4, cell * count)
-    names = 0.5 + _LETTER * max(map(len, classes))
+    lines = [class_line(name, i) for i, name in enumerate(classes)]
+    names = 0.5 + max(line.width(_WIDTH_AT) for line in lines) * _LETTER
     width, height = names + grid + 1.1, names + grid + 0.6
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
@@ -44,14 +49,24 @@ def draw_confusion(scores: Scores, classes: Sequence[str], path: Path, title: st
     bar = figure.add_axes((1 - 0.75 / width, names / height, 0.15 / width, grid / height))
     figure.colorbar(image, cax=bar, label="share of the true class")
     font = 9 if count <= NUMBERED else 7
-    axes.set_xticks(range(count), classes, rotation=90, fontsize=font)
-    axes.set_yticks(range(count), classes, fontsize=font)
+    axes.set_xticks(range(count), [line.text for line in lines], rotation=90)
+    axes.set_yticks(range(count), [line.text for line in lines])
+    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+        for text, line in zip(ticks, lines, strict=True):
+            text.set(**_style(line, font))
     axes.set(xlabel="predicted", ylabel="true")
-    figure.suptitle(title, fontsize=10, x=0.02, y=1 - 0.15 / height, ha="left", va="top")
+    heading = caption_line(title)
+    place = {"x": 0.02, "y": 1 - 0.15 / height, "ha": "left", "va": "top"}
+    figure.suptitle(heading.text, **place, **_style(heading, 10))
     if count <= NUMBERED:
         _write_percentages(axes, shares)
     with replace_file(path) as partial:
         figure.savefig(partial, format="png", dpi=_DPI)
+
+
+def _style(line: Line, size: int) -> dict[str, Any]:
+    """How matplotlib is to draw a line: with its font, and a dollar as a dollar."""
+    return {"fontproperties": FontProperties(fname=line.file, size=size), "parse_math": False}
 
 
 def _write_percentages(axes: Axes, shares: np.ndarray) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator
 
 from flaxseg.files import replace_file
+from flaxseg.pictures.text import caption_line
 
 Rows = Sequence[dict[str, str]]
 
@@ -23,7 +25,9 @@ def draw_curves(rows: Rows, path: Path, title: str) -> None:
     """
     figure = Figure(figsize=(12, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    heading = caption_line(title)
+    font = FontProperties(fname=heading.file, size="large")
+    figure.suptitle(heading.text, fontproperties=font, parse_math=False)
     loss, rate, scores = figure.subplots(1, 3)
     _curve(loss, rows, ["loss"], "training loss", marker="")
     _curve(rate, rows, ["lr"], "learning rate", marker="")

@@ -23,7 +23,7 @@ class JsonLines:
     def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Appends an object; nan is left out."""
         known = {name: value for name, value in values.items() if not math.isnan(value)}
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(_line({"step": step, "epoch": epoch, **known}))
 
 

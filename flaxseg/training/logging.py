@@ -55,7 +55,7 @@ class MetricsFile:
         """Appends a row; columns without a value stay empty, as does nan."""
         row = {key: repr(value) for key, value in values.items() if not math.isnan(value)}
         text = self._text([{"step": step, "epoch": epoch, **row}], header=False)
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             file.write(text)
 
     def _text(self, rows: Sequence[dict[str, Any]], header: bool) -> str:
@@ -72,7 +72,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
     Lines that were added by hand and do not start with a step are left out, too.
     """
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     rows = csv.DictReader(io.StringIO(whole))
     return [row for row in rows if (row.get("step") or "").isdecimal()]

@@ -4,29 +4,33 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from rich.columns import Columns
 from rich.console import Console
+from rich.text import Text
 
 from flaxseg import distributed, native
 from flaxseg.errors import ConfigError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.metrics import scores_table
-from flaxseg.pictures.overlay import contact_sheet, stretched
-from flaxseg.pictures.write import write_image
+from flaxseg.pictures import contact_sheet, write_image
+from flaxseg.pictures.overlay import stretched
+from flaxseg.printed import print_line
 from flaxseg.training import processes, workdir
+from flaxseg.training.augment import mirror_hint
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.compile_cache import keep_programs
-from flaxseg.training.config import TrainConfig, flag, show
+from flaxseg.training.config import TrainConfig, flag, resolved, show
 from flaxseg.training.feed import Feed
 from flaxseg.training.interrupt import Stopped, StopSignal
 from flaxseg.training.logging import SCORE_COLUMNS, RunLog, more_columns
 from flaxseg.training.monitor import Monitor, Reading
 from flaxseg.training.program import peak_memory
 from flaxseg.training.progress import TrainingProgress
-from flaxseg.training.recipes import resolved
+from flaxseg.training.resuming import find_changes, had_evaluation
 from flaxseg.training.samples import SAMPLES_FILE, SampleFile
 from flaxseg.training.setup import Setup
 from flaxseg.training.start import Reader, Start
@@ -59,14 +63,16 @@ def fit(
     console = processes.quiet_unless_first(console)
     config = resolved(config).validate()
     keep_programs(config)
-    workdir.check_workdir(config)
+    changed = workdir.check_workdir(config)
     check_wandb(config.wandb)
     result = workdir.read_result(config.directory)
-    if result is not None:
-        console.print(f"{config.directory} is finished: {_summary(result)}", soft_wrap=True)
+    if result is not None and not changed:
+        print_line(console, f"{config.directory} is finished: {_summary(result)}")
         return result
     with StopSignal() as stop:
         setup = Setup.of(config)
+        if result is not None and setup.total_steps <= result.step:
+            raise _ended(config, result.step, setup.total_steps)
         start = functools.cache(lambda: _read_start(setup, reader))
         if workdir.is_new(config):
             start()  # before anything is written: it may not fit
@@ -80,7 +86,7 @@ def fit(
                 result = _untouched(config, checkpoints)
             else:
                 result = _Run(setup, checkpoints, stop, console, start).train()
-    console.print(_farewell(result, stop), soft_wrap=True)
+    print_line(console, _farewell(result, stop))
     return result
 
 
@@ -97,11 +103,12 @@ class _Run:
     ):
         self.setup, self.config = setup, setup.config
         self.checkpoints, self.stop, self.console = checkpoints, stop, console
-        snapshot = checkpoints.restore(setup.abstract_state(), self._notify)
-        self.state, self.position, self.history = snapshot or self._begin(start())
+        snapshot = checkpoints.restore(setup.abstract_state(), self._notify) or self._begin(start())
+        self.state, self.position, self.history, run = snapshot
         self.step = int(self.state.step)
-        if snapshot:
-            self._notify(f"resuming {self.config.directory} at step {self.step}")
+        self._go_on(run)
+        # The evaluation of a checkpoint's step is repeated: it cannot be known to be whole.
+        self.evaluates_again = had_evaluation(run, self.step)
         self.feed = Feed(setup.datasets.train_batches, setup.mesh, self.position)
         self.monitor = Monitor()
         self.metrics: dict[str, float | None] = {}
@@ -137,16 +144,41 @@ class _Run:
     def _begin(self, start: Start | None) -> Snapshot:
         for line in start.report(self.setup.preprocess) if start else ():
             self._notify(line)
-        return Snapshot(self.setup.init(start), None, History())
+        return Snapshot(self.setup.init(start), None, History(), {})
+
+    def _go_on(self, run: Mapping[str, Any]) -> None:
+        """Takes up the work directory with these settings, and tells in what they are others.
+
+        Args:
+            run: identity of the run that wrote the checkpoint.
+        """
+        setup, step = self.setup, self.step
+        if step > setup.total_steps:
+            raise _ended(self.config, step, setup.total_steps)
+        changes = find_changes(run, setup.identity()) if run else []
+        processes.record_changes(self.config, step, changes)
+        if not run:
+            return
+        self._notify(f"resuming {self.config.directory} at step {step}")
+        for change in changes:
+            self._notify(f"{change} from step {step} on")
+        if any(not change.scored for change in changes):
+            rate = np.asarray(setup.schedule(step)).item()
+            self._notify(
+                f"the schedule is that of a whole run of {setup.total_steps} steps with these "
+                f"settings: the next learning rate is {rate:.3g}"
+            )
+        if any(change.scored for change in changes) and self.history.best_miou is not None:
+            self.history = dataclasses.replace(self.history, best_miou=None, best_step=None)
+            self._notify("scores from before cannot be compared: the best model is chosen anew")
 
     def train(self) -> FitResult:
         """Steps, checkpoints and evaluations until the end or a request to stop."""
         end = min(self.setup.total_steps, self.config.max_steps or self.setup.total_steps)
         with self.log, self.progress:
             try:
-                # A checkpoint is written before the evaluation of its step, so a resumed run
-                # repeats that evaluation: it cannot know whether it was finished.
-                self._evaluate_if_due()
+                if self.evaluates_again or self._evaluation_is_due():
+                    self._evaluate()
                 self.stop.check()
                 if self.step < end:
                     self._notify(self.setup.program.summary())
@@ -154,11 +186,12 @@ class _Run:
                 while self.step < end:
                     self.stop.check()
                     self._train_one()
-                    if self.setup.ends_epoch(self.step) or self._checkpoint_is_due():
+                    if self.setup.calendar.ends_epoch(self.step) or self._checkpoint_is_due():
                         self._save()
-                    if self.setup.ends_epoch(self.step):
-                        self.progress.end_epoch(self.setup.epoch(self.step), peak_memory())
-                    self._evaluate_if_due()
+                    if self.setup.calendar.ends_epoch(self.step):
+                        self.progress.end_epoch(self.setup.calendar.epoch(self.step), peak_memory())
+                    if self._evaluation_is_due():
+                        self._evaluate()
             except Stopped:
                 pass
             self._save()
@@ -182,7 +215,7 @@ class _Run:
             index = distributed.joined_parts(reading.index)
             if self.samples is not None:
                 self.samples.write(reading.step, index)
-        epoch = self.setup.epoch(reading.step)
+        epoch = self.setup.calendar.epoch(reading.step)
         mean_loss = self.log.step(reading, epoch)
         self.progress.step(reading, epoch, mean_loss)
         if mean_loss is not None and self.progress.images_per_second:
@@ -201,16 +234,17 @@ class _Run:
             self.checkpoints.save(self.step, self.state, self.position, self.history)
         self.last_save = time.monotonic()
 
-    def _evaluate_if_due(self) -> None:
-        if not self.setup.wants_evaluation(self.step):
-            return
+    def _evaluation_is_due(self) -> bool:
+        return self.setup.calendar.wants_evaluation(self.step)
+
+    def _evaluate(self) -> None:
         datasets, labels = self.setup.datasets, self.setup.datasets.val.labels
         batches = self.stop.guard(datasets.val_batches)
         shown = self.setup.evaluated(self.state, self.stop.guard)
         scores, predictions = self.setup.evaluator(
             shown.params, shown.stats, batches, keep=self._examples()
         )
-        epoch = self.setup.epoch(self.step)
+        epoch = self.setup.calendar.epoch(self.step)
         self.log.scores(scores, self.step, epoch)
         values = scores.to_dict()
         self.metrics = {name: values[name] for name in (*SCORE_COLUMNS, *scores.more)}
@@ -280,12 +314,20 @@ class _Run:
         names = ", ".join(source.name(int(i)) for i in reading.index)
         return TrainingError(
             f"the {what} is {value} at step {reading.step} (epoch "
-            f"{self.setup.epoch(reading.step)}); last good checkpoint: {kept}; batch: {names}; "
-            "lower --lr or lengthen --warmup-epochs in a new --workdir, or look at these files"
+            f"{self.setup.calendar.epoch(reading.step)}); last good checkpoint: {kept}; "
+            f"batch: {names}; lower --lr or lengthen --warmup-epochs in a new --workdir, or look "
+            "at these files"
         )
 
     def _notify(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, highlight=False)
+        print_line(self.console, line)
+
+
+def _ended(config: TrainConfig, step: int, total: int) -> ConfigError:
+    return ConfigError(
+        f"--workdir {config.directory} has made {step} steps, and with these settings the run ends "
+        f"at step {total}: give more --epochs or --steps"
+    )
 
 
 def _read_start(setup: Setup, reader: Reader | None) -> Start | None:
@@ -304,11 +346,16 @@ def _print_settings(setup: Setup, console: Console) -> None:
     sizes = f"{len(setup.datasets.train)} training and {len(setup.datasets.val)} validation images"
     devices = _devices(setup)
     steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
-    console.print(Columns(flags, padding=(0, 3)), highlight=False)
-    console.print(f"{sizes}, {devices}, {steps}", highlight=False)
+    console.print(Columns(map(Text, flags), padding=(0, 3)))
+    print_line(console, f"{sizes}, {devices}, {steps}")
+    for line in setup.datasets.notes():
+        print_line(console, line)
+    mirrored = mirror_hint(setup.config, setup.datasets.train.labels)
+    if mirrored:
+        print_line(console, mirrored)
     # It writes a file, too.
     for line in setup.datasets.list_skipped(setup.config) if distributed.is_first() else ():
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        print_line(console, line)
 
 
 def _devices(setup: Setup) -> str:

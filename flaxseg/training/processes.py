@@ -1,7 +1,7 @@
 """What a run of several processes does differently: one of them writes, all of them agree."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from jax.sharding import Mesh
 from rich.console import Console
@@ -12,6 +12,7 @@ from flaxseg.inference.metrics import Scores
 from flaxseg.training import workdir
 from flaxseg.training.config import TrainConfig, flag, show
 from flaxseg.training.monitor import Reading
+from flaxseg.training.resuming import Change
 
 _OWN = ("process_id", "data_dir")
 """Settings that may differ from process to process."""
@@ -58,6 +59,12 @@ def open_workdir(config: TrainConfig) -> None:
             f"--workdir {config.directory} is not the folder that process 0 has made: it must be "
             "on a file system that all hosts share"
         )
+
+
+def record_changes(config: TrainConfig, step: int, changes: Collection[Change]) -> None:
+    """`workdir.record_changes`, by the process that writes."""
+    if distributed.is_first():
+        workdir.record_changes(config, step, changes)
 
 
 def known_to_all(mesh: Mesh) -> Callable[[bool], bool]:

@@ -5,6 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flaxseg.printed import print_line
 from flaxseg.training.monitor import Reading
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -74,7 +75,7 @@ class TrainingProgress:
             self._last_line = now
             left = _duration(self._clock.seconds(self._total - reading.step))
             line = f"{where}  step {reading.step}/{self._total}  {numbers}  {left} left"
-            self.console.print(line, highlight=False)
+            print_line(self.console, line)
 
     def end_epoch(self, epoch: int, peak_memory: int | None) -> None:
         """Tells how long the steps of an epoch took, with the waiting for images among them.
@@ -87,7 +88,7 @@ class TrainingProgress:
         where = f"epoch {epoch}/{self._epochs} took {_duration(seconds)}"
         memory = "" if peak_memory is None else f", peak memory {peak_memory / 2**30:.1f} GiB"
         line = f"{where}, {images / max(seconds, 1e-9):.1f} img/s{memory}"
-        self.console.print(line, highlight=False)
+        print_line(self.console, line)
         self.pause()
 
     def pause(self) -> None:

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg import data, models
+from flaxseg.data.report import absent_classes, understood
 from flaxseg.data.statistics import Statistics
 from flaxseg.distributed import to_host
 from flaxseg.errors import ConfigError
@@ -29,6 +30,7 @@ from flaxseg.training.losses import Objective
 from flaxseg.training.optim import check_combinations, check_parts, make_schedule
 from flaxseg.training.optim.configured import configured_optimizer
 from flaxseg.training.program import StepProgram
+from flaxseg.training.resuming import Calendar
 from flaxseg.training.settings.evaluation import check_evaluation
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
@@ -59,6 +61,14 @@ class Datasets:
     def count_labels(self) -> Statistics:
         """What the training labels hold; reads them if that has not been done."""
         return self.train_labels or data.count_labels(self.train)
+
+    def notes(self) -> list[str]:
+        """How the files were understood, and which classes they lack, for the user to read."""
+        splits = {"train": self.train, "val": self.val}
+        known = {split: getattr(source, "statistics", None) for split, source in splits.items()}
+        counts = {split: counted for split, counted in known.items() if counted is not None}
+        absent = absent_classes(self.train.labels, counts) if "train" in counts else []
+        return understood(splits.values()) + absent
 
     def list_skipped(self, config: TrainConfig) -> list[str]:
         """Lists in the work directory what the splits go without; see `data.skipped`."""
@@ -107,6 +117,8 @@ def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, Statistic
         image_size=config.image_size,
         limit=config.limit,
         on_bad_sample=config.on_bad_sample,
+        missing_mask=config.missing_mask,
+        max_pixels=config.max_pixels,
     )
     return source, data.count_labels(source) if config.check_labels else None
 
@@ -198,23 +210,15 @@ class Setup:
     @property
     def epochs(self) -> int:
         """Number of epochs begun in the whole run."""
-        return self.epoch(self.total_steps)
+        return self.calendar.epoch(self.total_steps)
 
-    def epoch(self, step: int) -> int:
-        """The epoch, from 1, that the update which makes `step` belongs to."""
-        return (step - 1) // self.datasets.steps_per_epoch + 1
-
-    def ends_epoch(self, step: int) -> bool:
-        """Whether an epoch, or the run, is over after `step` updates."""
-        return step == self.total_steps or (step > 0 and step % self.datasets.steps_per_epoch == 0)
-
-    def wants_evaluation(self, step: int) -> bool:
-        """Whether the network is to be evaluated after `step` updates."""
-        due = self.epoch(step) % self.config.eval_every == 0
-        return self.ends_epoch(step) and (due or step == self.total_steps)
+    @functools.cached_property
+    def calendar(self) -> Calendar:
+        """Which steps are special."""
+        return Calendar.of(self.config, len(self.datasets.train))
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with the run that goes on from it."""
+        """What tells a run from others, as JSON values: every checkpoint holds it."""
         return {
             "model": self.config.model,
             "model_config": models.config_to_json(self.model_config),
@@ -226,6 +230,7 @@ class Setup:
             "weight_decay": self.config.weight_decay,
             "average": type(self.averaging).__name__ if self.averaging else None,
             **self.objective.identity(),
+            "settings": self.config.to_json(),
         }
 
     def init(self, start: Start | None = None) -> TrainState:

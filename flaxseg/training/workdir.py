@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from flaxseg.errors import ConfigError
 from flaxseg.files import replace_text
 from flaxseg.model_dir import CONFIG_FILE
-from flaxseg.training.config import TrainConfig, differences
+from flaxseg.training.config import TrainConfig, differences, is_fixed, resolved
+from flaxseg.training.resuming import Change, ways_out, write_history
 
 RESULT_FILE = "result.json"
 METRICS_FILE = "metrics.csv"
@@ -42,11 +44,15 @@ class FitResult:
     finished: bool
 
 
-def check_workdir(config: TrainConfig) -> None:
+def check_workdir(config: TrainConfig) -> bool:
     """Makes sure that the work directory is new or belongs to the same run.
 
+    Returns:
+        Whether the run goes on with changed settings, which --allow-changes allows.
+
     Raises:
-        ConfigError: listing the flags that differ from the run that the directory belongs to.
+        ConfigError: listing the flags that differ from the run that the directory belongs to,
+            unless it may go on with them and is told to.
     """
     path = config.directory / CONFIG_FILE
     for folder in (config.directory, *config.directory.parents):
@@ -55,16 +61,19 @@ def check_workdir(config: TrainConfig) -> None:
                 f"--workdir {config.directory}: {folder} is a file, choose another folder"
             )
     if not path.exists():
-        return
+        return False
     try:
-        changes = differences(TrainConfig.load(path), config)
+        there = resolved(TrainConfig.load(path))
     except ConfigError as error:
         raise ConfigError(f"{error}: choose another --workdir") from error
-    if changes:
+    changes = differences(there, config)
+    fixed = [words for name, words in changes.items() if is_fixed(name, there, config)]
+    if fixed or (changes and not config.allow_changes):
         raise ConfigError(
-            f"--workdir {config.directory} belongs to another run ({'; '.join(changes)}): choose "
-            "another --workdir, or the same settings to resume"
+            f"--workdir {config.directory} belongs to another run "
+            f"({'; '.join(fixed or changes.values())}): {ways_out(bool(fixed))}"
         )
+    return bool(changes)
 
 
 def is_new(config: TrainConfig) -> bool:
@@ -73,13 +82,29 @@ def is_new(config: TrainConfig) -> bool:
 
 
 def open_workdir(config: TrainConfig) -> Path:
-    """Makes the work directory and writes its config."""
+    """Makes the work directory, with its config if it is new."""
     try:
         config.directory.mkdir(parents=True, exist_ok=True)
-        replace_text(config.directory / CONFIG_FILE, json.dumps(config.to_json(), indent=2) + "\n")
+        if is_new(config):
+            _write_config(config)
     except OSError as error:
         raise ConfigError(f"--workdir {config.directory} cannot be written: {error}") from error
     return config.directory
+
+
+def record_changes(config: TrainConfig, step: int, changes: Collection[Change]) -> None:
+    """Makes the work directory that of a run which goes on from `step` with these settings.
+
+    In this order: killed in between, the same command does it again, and the one before it finds
+    an unfinished run of its own.
+    """
+    (config.directory / RESULT_FILE).unlink(missing_ok=True)
+    write_history(config.directory, step, changes)
+    _write_config(config)
+
+
+def _write_config(config: TrainConfig) -> None:
+    replace_text(config.directory / CONFIG_FILE, json.dumps(config.to_json(), indent=2) + "\n")
 
 
 def read_result(workdir: Path) -> FitResult | None:

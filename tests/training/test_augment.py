@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from flaxseg import data
 from flaxseg.errors import ConfigError
 from flaxseg.training import make_config
-from flaxseg.training.augment import make_transform
+from flaxseg.training.augment import make_transform, mirror_hint
 from flaxseg.training.config import TrainConfig
 from flaxseg.training.setup import open_datasets
 
@@ -116,3 +117,24 @@ def test_validation_pictures_are_resized_likewise():
     assert datasets.eval_transform == data.EvalTransform((40, 40), "nearest")
     batch = next(iter(datasets.val_batches))
     assert batch.image.shape == (8, 40, 40, 3)
+
+
+class LeftAndRight(data.Shapes):
+    """Drawn images whose classes have other names."""
+
+    def __init__(self, *classes):
+        super().__init__("train", image_size=(32, 32), length=4)
+        kept = self.labels.classes[len(classes) :]
+        self.labels = dataclasses.replace(self.labels, classes=(*classes, *kept))
+
+
+def test_flip_pairs_by_name_and_a_line_without_them():
+    source = LeftAndRight("left[1]", "right[1]")
+    config = TrainConfig(flip_pairs=("left[1]=right[1]",)).validate()
+    assert make_transform(config, source).flip_pairs == ((0, 1),)
+    assert mirror_hint(config, source.labels) is None
+    assert mirror_hint(TrainConfig(hflip=0.0), source.labels) is None
+    line = mirror_hint(TrainConfig(), source.labels)
+    assert line and "--flip-pairs 'left[1]=right[1]', or --hflip 0" in line
+    with pytest.raises(ConfigError, match="--flip-pairs left=right: no class is called 'left'"):
+        make_transform(TrainConfig(flip_pairs=("left=right",)), source)

@@ -115,7 +115,7 @@ def test_a_step_is_read_only_after_the_next_has_been_started(
     monkeypatch.setattr(Setup, "program", property(lambda self: instead))
     monkeypatch.setattr(Setup, "init", lambda self, start: state)
     monkeypatch.setattr(loop.Setup, "of", lambda config: setup)
-    monkeypatch.setattr(loop._Run, "_evaluate_if_due", lambda self: None)
+    monkeypatch.setattr(loop._Run, "_evaluate", lambda self: None)
     fit(setup.config, quiet)
     reads = [event for event in events if type(event) is tuple]
     assert {step for step, _ in reads} == {1, 2, 3, 4}

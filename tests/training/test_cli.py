@@ -53,8 +53,8 @@ def test_every_field_is_a_flag(tmp_path):
         "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P "
         "--eval-base-size 9 8 --eval-multiple 4 --eval-window 4 4 --eval-stride 3 3 "
         "--metrics soft_iou micro_iou:tree --train-accuracy "
-        "--max-steps 8 --log-samples --fsdp 2 --distributed off --coordinator h:1 "
-        "--num-processes 2 --process-id 1"
+        "--max-steps 8 --allow-changes --flip-pairs a=b --log-samples --fsdp 2 --distributed off "
+        "--coordinator h:1 --num-processes 2 --process-id 1"
     )
     config = cli.parse_train_config(args.split())
     assert config.override == ("channels=64", "backbone.width=16")

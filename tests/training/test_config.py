@@ -5,8 +5,7 @@ import pytest
 
 from flaxseg.errors import ConfigError
 from flaxseg.training import TrainConfig, make_config
-from flaxseg.training.config import differences, parse_overrides
-from flaxseg.training.recipes import resolved
+from flaxseg.training.config import differences, parse_overrides, resolved
 from flaxseg.training.workdir import check_workdir, read_result
 
 DAMAGED = (b"", b"{", b"null", b"3", b"[]", b'{"epochs": null}', b"\xff\xfe{}")
@@ -108,10 +107,10 @@ def test_override_values(text, value):
 def test_differences_leave_out_what_does_not_change_the_run():
     there = make_config(workdir="a", devices=1, checkpoint_every=1.0, max_steps=1)
     here = make_config(workdir="b", devices=2, checkpoint_every=2.0, lr=0.5, image_size=(8, 9))
-    assert differences(there, here) == [
-        "--image-size was 64 64, now 8 9",
-        f"--lr was {there.lr}, now 0.5",
-    ]
+    assert differences(there, here) == {
+        "image_size": "--image-size was 64 64, now 8 9",
+        "lr": f"--lr was {there.lr}, now 0.5",
+    }
 
 
 def test_default_workdir_names_model_data_and_recipe():
@@ -125,6 +124,29 @@ def test_resolved_config_holds_in_any_folder(tmp_path, monkeypatch):
     config = resolved(make_config("ccnet", "camvid", data_dir="photos"))
     assert config.data_dir == str(tmp_path / "photos")
     assert resolved(make_config()).data_dir is None
+
+
+def test_paths_that_the_shell_left(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    paths = {"data_dir": "~/photos", "init": "~/a.pth", "cache_dir": "~/c", "workdir": "~/run"}
+    config = resolved(make_config(**paths))
+    found = {name: getattr(config, name) for name in paths}
+    assert found == {
+        "data_dir": "/home/me/photos",
+        "init": "/home/me/a.pth",
+        "cache_dir": "/home/me/c",
+        "workdir": "/home/me/run",
+    }
+    assert resolved(make_config(init="hf:owner/name")).init == "hf:owner/name"
+    assert resolved(make_config(init="a.pth")).init == str(tmp_path / "a.pth")
+
+
+def test_a_relative_path_of_an_older_run_is_the_same_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    older = make_config(workdir=str(tmp_path), init="a.pth")
+    (tmp_path / "config.json").write_text(json.dumps(older.to_json()))
+    assert not check_workdir(resolved(older))
 
 
 @pytest.mark.parametrize("content", DAMAGED)

@@ -40,7 +40,7 @@ def test_numbers_may_be_written_as_the_command_line_takes_them(file):
 
 def test_empty_file_changes_nothing(file):
     path = file("# nothing yet\n")
-    assert differences(make_config(), make_config(config=path)) == []
+    assert differences(make_config(), make_config(config=path)) == {}
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,16 @@ def test_confusion_picture(count, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["confusion.png"]
 
 
+def test_names_in_any_script_and_with_dollars_are_drawn(tmp_path):
+    """Matplotlib warns of letters that a font lacks, and takes dollars for formulas."""
+    classes = ["дорога", "街道", "$x_1$ and $", "طريق"]
+    draw_confusion(
+        Scores.from_matrix(np.eye(4, dtype=int)), classes, tmp_path / "confusion.png", "写 $"
+    )
+    draw_curves([], tmp_path / "curves.png", "写 $")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 class FakeRun:
     """What wandb.init gives, as far as it is used."""
 

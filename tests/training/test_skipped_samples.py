@@ -40,7 +40,7 @@ class Untrained:
 def test_listed_before_the_first_step(small_run, data_dir, tmp_path, quiet, monkeypatch):
     monkeypatch.setattr("flaxseg.training.loop._Run", Untrained)
     config = {"data": "folder", "data_dir": str(data_dir), "metrics": ()}
-    with pytest.raises(DataError, match="1 files in .* have no partner"):
+    with pytest.raises(DataError, match="1 of 25 pictures in .* has no mask"):
         fit(small_run(workdir=str(tmp_path / "refused"), **config), quiet)
     assert not (tmp_path / "refused").exists()
     fit(small_run(workdir=str(tmp_path / "run"), on_bad_sample="skip", **config), quiet)

@@ -1,7 +1,5 @@
 """Named sets of defaults for a training run."""
 
-import dataclasses
-import os
 from typing import Any
 
 from flaxseg.errors import ConfigError, did_you_mean
@@ -86,12 +84,3 @@ def find_recipe(model: str, recipe: str, data: str = "shapes") -> Recipe:
             f"{', '.join(recipes)}; {model} has {' and '.join(['default', *others])}"
         )
     return recipes[model]
-
-
-def resolved(config: TrainConfig) -> TrainConfig:
-    """The config with its default work directory filled in, and the data's absolute folder.
-
-    What a work directory records thus holds wherever the next command is called.
-    """
-    data_dir = None if config.data_dir is None else os.path.abspath(config.data_dir)
-    return dataclasses.replace(config, workdir=str(config.directory), data_dir=data_dir)

@@ -1,7 +1,8 @@
 """Which mean of the weights is evaluated and saved."""
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from flaxseg.training.settings.limits import POSITIVE, Limit, at_least
 
@@ -32,3 +33,8 @@ class AveragingSettings:
         "swa_lr": POSITIVE,
     }
     FREE: ClassVar[frozenset[str]] = frozenset()
+    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "ema": bool,
+        "swa_start": lambda epochs: epochs,
+        "swa_every": lambda epochs: epochs,
+    }

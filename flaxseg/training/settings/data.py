@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import ClassVar, Literal
 
+from flaxseg.pictures.open import MAX_PIXELS
 from flaxseg.preprocess import Channels, Preprocess
 from flaxseg.training.settings.limits import PROBABILITY, SIZE, Limit, at_least
 
@@ -20,6 +21,14 @@ class DataSettings:
     on_bad_sample: Literal["error", "skip"] = "error"
     """What becomes of damaged or unfitting files: an error before the first step, or left out and
     listed in skipped.txt."""
+
+    missing_mask: str = "error"
+    """What becomes of photos without label map: an "error", left out ("skip"), or pictures of the
+    class of this name alone."""
+
+    max_pixels: int = MAX_PIXELS
+    """Most pixels that a photo may have; larger ones are refused before they fill the memory. 0 has
+    no limit."""
 
     batch_size: int = 8
     """Images per optimiser step, over all devices together."""
@@ -57,6 +66,10 @@ class DataSettings:
     hflip: float = 0.5
     """Probability of a left-right flip, 0 to 1."""
 
+    flip_pairs: tuple[str, ...] = ()
+    """Classes that a left-right flip swaps, as LEFT=RIGHT, such as left_arm=right_arm
+    left_leg=right_leg."""
+
     vflip: float = 0.0
     """Probability of an upside-down flip, 0 to 1."""
 
@@ -92,6 +105,7 @@ class DataSettings:
 
     LIMITS: ClassVar[dict[str, Limit]] = {
         "limit": at_least(1),
+        "max_pixels": at_least(0),
         "batch_size": at_least(1),
         "image_size": SIZE,
         "scale": (lambda value: 0 < value[0] <= value[1] < math.inf, "MIN MAX with 0 < MIN <= MAX"),
@@ -107,4 +121,7 @@ class DataSettings:
         "loader_threads": at_least(1),
         "keep_decoded": at_least(0),
     }
-    FREE: ClassVar[frozenset[str]] = frozenset({"check_labels", "loader_threads", "keep_decoded"})
+    FREE: ClassVar[frozenset[str]] = frozenset(
+        {"on_bad_sample", "check_labels", "loader_threads", "keep_decoded", "max_pixels"}
+    )
+    SCORED: ClassVar[frozenset[str]] = frozenset({"interpolation"})

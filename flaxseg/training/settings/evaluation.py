@@ -54,7 +54,15 @@ class EvaluationSettings:
         "eval_stride": SIZE,
         "eval_batch_size": at_least(1),
     }
-    FREE: ClassVar[frozenset[str]] = frozenset({"metrics", "train_accuracy"})
+    SCORED: ClassVar[frozenset[str]] = frozenset(
+        {"eval_size", "eval_base_size", "eval_multiple", "eval_window", "eval_stride"}
+    )
+    FREE: ClassVar[frozenset[str]] = SCORED | {
+        "eval_every",
+        "eval_batch_size",
+        "metrics",
+        "train_accuracy",
+    }
 
 
 def check_evaluation(settings: EvaluationSettings) -> None:

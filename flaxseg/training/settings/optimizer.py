@@ -1,7 +1,8 @@
 """How the weights follow their gradients."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 from flaxseg.training.settings.limits import POSITIVE, Limit, at_least
 
@@ -62,3 +63,9 @@ class OptimizerSettings:
         "accumulate": at_least(1),
     }
     FREE: ClassVar[frozenset[str]] = frozenset()
+    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "optimizer": str,
+        "momentum": bool,
+        "weight_decay": bool,
+        "clip_grad": bool,
+    }

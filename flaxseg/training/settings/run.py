@@ -1,7 +1,8 @@
 """What is trained, for how long, and what the run leaves behind."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 from flaxseg.training.settings.limits import Limit, at_least
 
@@ -24,6 +25,10 @@ class RunSettings:
     workdir: str | None = None
     """Folder of everything the run writes; the same folder again resumes. None: runs/MODEL-DATA,
     and -RECIPE unless that is the default."""
+
+    allow_changes: bool = False
+    """Go on from the last checkpoint with other settings than the run had until then, such as more
+    epochs or another learning rate; listed in history.jsonl."""
 
     recipe: str = "default"
     """Named set of defaults for all the other fields; flags override it."""
@@ -80,9 +85,11 @@ class RunSettings:
     FREE: ClassVar[frozenset[str]] = frozenset(
         {
             "workdir",
+            "allow_changes",
             "data_dir",
             "recipe",
             "config",
+            "log_every",
             "checkpoint_every",
             "compile_cache",
             "cache_dir",
@@ -90,3 +97,9 @@ class RunSettings:
             "log_samples",
         }
     )
+    SCORED: ClassVar[frozenset[str]] = frozenset({"data"})
+    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "model": str,
+        "override": sorted,
+        "init": lambda path: path,
+    }
