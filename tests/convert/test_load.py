@@ -176,7 +176,8 @@ def test_the_report_says_how_the_file_was_understood(ccnet, tmp_path):
     torch.save({"state_dict": {**state, "loss.weight": torch.ones(3)}}, tmp_path / "x.pth")
     report = convert.load(tmp_path / "x.pth").report
     lines = str(dataclasses.replace(report, others=("ema", "teacher"))).splitlines()
-    assert "taken off  state_dict > net." in lines and "others     ema, teacher" in lines
+    assert "taken off  state_dict > net." in lines
+    assert "others     ema, teacher: --weights chooses them" in lines
     assert any(line.startswith("left out   loss.weight: stands beside") for line in lines)
 
 

@@ -75,7 +75,7 @@ def test_wrappers_of_parts(origin, tmp_path):
     convert.write(tmp_path / "x.safetensors", {f"net.{k}": array for k, array in state.items()})
     arrays, report = read_native(tmp_path / "x.safetensors")
     check_same(arrays, model)
-    assert report.taken_off[-1] == "net." and len(report.taken_off) == 3
+    assert report.taken_off[0] == "net." and len(report.taken_off) == 3
 
 
 @pytest.mark.parametrize("origin", ["torchvision", "nvlabs", "timm"])

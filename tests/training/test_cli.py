@@ -33,7 +33,7 @@ def test_flags_override_the_recipe_they_name():
 def test_every_field_is_a_flag(tmp_path):
     (tmp_path / "c").write_text("")
     args = (
-        "--on-bad-sample skip "
+        "--on-bad-sample skip --missing-mask skip --max-pixels 99 "
         "--model ccnet_r50 --data camvid --data-dir D --workdir W --limit 3 --epochs 2 --steps 9 "
         "--batch-size 4 --image-size 8 9 --lr 0.2 --momentum 0.5 --weight-decay 0.1 "
         "--optimizer adamw --schedule step --warmup-epochs 1.5 --step-size 2 --gamma 0.3 --power 2 "
