@@ -28,12 +28,12 @@ pytestmark = pytest.mark.usefixtures("compiled_once")
 DECIDED = {
     "free": """workdir allow_changes data_dir recipe config log_every checkpoint_every compile_cache
         cache_dir max_steps log_samples on_bad_sample check_labels loader_threads keep_decoded
-        max_pixels eval_every eval_batch_size metrics train_accuracy wandb devices fsdp distributed coordinator
-        num_processes process_id""",
+        max_pixels eval_every eval_batch_size metrics train_accuracy wandb devices fsdp
+        distributed coordinator num_processes process_id""",
     "free, but scores begin anew": "eval_size eval_base_size eval_multiple eval_window eval_stride",
     "allowed": """epochs steps seed dtype limit missing_mask batch_size image_size resize scale
-        scale_law base_size cat_max_ratio rare_crop rotation hflip flip_pairs vflip jitter color mean std
-        channels
+        scale_law base_size cat_max_ratio rare_crop rotation hflip flip_pairs vflip jitter color
+        mean std channels
         loss aux_loss aux_weight class_weights label_smoothing loss_average ohem_threshold
         ohem_min_kept focal_gamma loss_per_image loss_align_corners lr nesterov betas no_decay
         head_lr layer_decay accumulate schedule min_lr schedule_epochs schedule_by warmup
