@@ -107,7 +107,10 @@ def check_folder(
         samples[split], bad[split] = [], []
         for pair in members:
             sample = _sample(folder, reading, pair, looked[pair], missing)
-            (samples if isinstance(sample, Sample) else bad)[split].append(sample)  # type: ignore
+            if isinstance(sample, Sample):
+                samples[split].append(sample)
+            else:
+                bad[split].append(sample)
     lines = (*folder.lines, *reading.lines, *_remarks(found.photo for _, found in read))
     if missing is not None and (bare := sum(pair.label is None for pair in pairs)):
         name = folder.classes.labels.classes[missing]
