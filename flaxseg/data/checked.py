@@ -133,7 +133,7 @@ def _sample(
         if problem := reading.problem(str(pair.label), mask):
             return BadSample(pair.name, problem, tuple(reading.unknown(mask).items()))
         try:
-            turned = not folder.published and _is_turned(pair, photo, mask.size)
+            turned = _is_turned(pair, photo, mask.size)
         except DataError as error:
             return BadSample(pair.name, str(error))
         size, pixels = mask.size, reading.counts(mask)

@@ -149,3 +149,10 @@ def test_trimap_value_without_meaning(extracted, save):
     path = save(extracted / "annotations/trimaps/Persian_7.png", np.zeros((9, 12), np.uint8))
     with pytest.raises(DataError, match="Persian_7.png: number 0 in 108 .*allowed are 1 to 3; "):
         declared(PETS.find(extracted).classes).read(path)
+
+
+def test_trimap_of_another_size_than_its_photo(extracted, save, cache):
+    save(extracted / "annotations/trimaps/Sphynx_2.png", np.ones((9, 11), np.uint8))
+    message = "Sphynx_2.png: is 11 x 9, but its image .*Sphynx_2.jpg is 12 x 9"
+    with pytest.raises(DataError, match=message):
+        open_source("pets", "train", data_dir=extracted, cache_dir=cache)
