@@ -1,11 +1,12 @@
 # Two commands on a fresh machine: `make train` and `make test`. Each makes the environment it needs.
 PYTHON ?= python3
 VENV ?= .venv
+NEWEST ?= .venv-newest
 WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types suite parity peers format clean
+.PHONY: train test lint types suite newest parity peers format clean
 
 train: $(VENV)/.train
 	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128 \
@@ -22,6 +23,18 @@ types: $(VENV)/.test
 
 suite: $(VENV)/.test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# The suite with the newest versions that the index has for $(PYTHON), which are written down if it
+# passes.
+newest:
+	rm -rf $(NEWEST)
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check torch
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(NEWEST)/bin/pytest -n $(WORKERS) --dist worksteal
+	{ echo "# The newest versions that the suite passed with, by make newest: $$($(NEWEST)/bin/python -V)"; \
+		$(NEWEST)/bin/pip freeze --exclude-editable | grep -v '^nvidia-\|^cuda-\|^triton' \
+		| sed 's/+.*//'; } > constraints-newest.txt
 
 # Lets mmsegmentation, transformers, timm and onnxruntime load what we export: minutes.
 peers: $(VENV)/.peers
@@ -51,4 +64,4 @@ $(VENV)/.peers: $(VENV)/.test tests/peers/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(NEWEST)

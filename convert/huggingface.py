@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 
 from convert.io import write
 from flaxseg.errors import CheckpointError, ConfigError
@@ -47,7 +46,7 @@ def write_folder(
             text = json.dumps(values, indent=2)
             (staging / name).write_text(text + "\n", encoding="utf-8")
         staging.rename(target)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise CheckpointError(f"{folder} cannot be written ({error})") from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)

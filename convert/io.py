@@ -13,13 +13,12 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
 
 from convert.contents import choose
 from convert.torch_files import Pickle, read_archive, read_pickle, tensor
 from convert.wrappers import without_words
 from flaxseg.errors import CheckpointError
-from flaxseg.model_dir import Tensor, open_tensors, save_tensors
+from flaxseg.model_dir import DamagedTensorsError, Tensor, open_tensors, save_tensors
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SAFETENSORS = ".safetensors"
@@ -99,7 +98,7 @@ def read_content(path: str | os.PathLike, *, weights: str | None = None) -> Cont
         return _open(path, weights)
     except CheckpointError:
         raise
-    except (safetensors.SafetensorError, OSError) as error:
+    except (DamagedTensorsError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or cannot be read ({error})") from None
     except Exception as error:  # hostile or cut bytes raise anything
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -208,7 +207,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield staging
         staging.chmod(0o644)
         staging.replace(path)
-    except (OSError, RuntimeError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, RuntimeError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
             f"{path} cannot be written ({reason}); what was there before is untouched"

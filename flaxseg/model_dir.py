@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-import safetensors
 
 from flaxseg import models
 from flaxseg.errors import CheckpointError, FlaxsegError
@@ -205,7 +204,7 @@ def write_directory(
         if target.exists():
             target.rename(aside)
         staging.rename(target)
-    except (safetensors.SafetensorError, OSError) as error:
+    except (DamagedTensorsError, OSError) as error:
         raise CheckpointError(
             f"{target} cannot be written ({error}); what was there before is whole"
         ) from None
@@ -258,7 +257,7 @@ def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, Stor
     header = _read_header(directory / CONFIG_FILE)
     try:
         return header, open_tensors(directory / WEIGHTS_FILE)
-    except (safetensors.SafetensorError, OSError) as error:
+    except (DamagedTensorsError, OSError) as error:
         raise CheckpointError(
             f"{directory / WEIGHTS_FILE} cannot be read ({error}): copy or convert it again"
         ) from None
@@ -316,15 +315,25 @@ def _read_header(path: Path) -> Header:
         raise CheckpointError(f"{path} has no entry {error}: flaxseg.save writes it") from None
 
 
+class DamagedTensorsError(ValueError):
+    """A safetensors file that cannot be what was written."""
+
+
 def open_tensors(path: Path) -> dict[str, StoredTensor]:
     """Key -> tensor of a safetensors file, none of them read yet.
 
     Raises:
-        safetensors.SafetensorError: it is damaged, or holds a dtype that numpy lacks.
+        DamagedTensorsError: it is damaged, or holds a dtype that numpy lacks.
         OSError: it cannot be read.
     """
-    with safetensors.safe_open(path, "np"):
-        pass  # checks that all tensors lie within the file, each in a place of its own
+    # Networks without files start where safetensors is not installed.
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np"):
+            pass  # checks that all tensors lie within the file, each in a place of its own
+    except SafetensorError as error:
+        raise DamagedTensorsError(str(error)) from None
     file = TensorFile(path)
     length = int.from_bytes(file.read(8), "little")
     entries = json.loads(file.read(length))
@@ -355,7 +364,7 @@ DTYPES = tuple("BOOL U8 I8 F8_E5M2 F8_E4M3 I16 U16 F16 BF16 I32 U32 F32 C64 F64 
 def _dtype(name: str) -> np.dtype:
     """A dtype from its name in safetensors, such as F32, BF16 or BOOL."""
     if name not in DTYPES:
-        raise safetensors.SafetensorError(f"numbers of type {name}, which numpy lacks")
+        raise DamagedTensorsError(f"numbers of type {name}, which numpy lacks")
     return np.dtype(OTHER_DTYPES.get(name) or f"{name[0].lower()}{int(name[1:]) // 8}")
 
 

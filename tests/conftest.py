@@ -3,21 +3,25 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Compiling takes most of the time here: with fewer optimisations and without fusion emitters
-# BiSeNetV2's training step compiles in 3 s instead of 10, with one of the two alone in 6 or 8.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        "--xla_force_host_platform_device_count=8",
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_cpu_parallel_codegen_split_count=1",
-    ]
-)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+
+from convert.parity.compiling import xla_flags
+
+# Read when JAX looks for devices, which imports do not. Compiling takes most of the time here: with
+# fewer optimisations and without fusion emitters BiSeNetV2's training step compiles in 3 s instead
+# of 10, with one of the two alone in 6 or 8.
+os.environ["XLA_FLAGS"] = xla_flags(
+    {
+        "xla_force_host_platform_device_count": 8,
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

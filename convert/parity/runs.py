@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 import torch_ref
 from convert import bridge
+from convert.parity.compiling import FAST
 from flaxseg import models, native, ops
 from flaxseg.labels import IGNORE
 from flaxseg.ops import dropout
@@ -29,13 +30,7 @@ from torch_ref.blocks import DropPath, MapDropout
 
 Arrays = dict[str, np.ndarray]
 
-_FAST = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
-
-COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"float32": {}, "float64": _FAST}
+COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"float32": {}, "float64": FAST}
 """Compiling takes most of the time. Float64 tells whether both compute the same function, which
 does not depend on the machine code's quality; float32 is compiled like a user's network."""
 

@@ -12,6 +12,7 @@ from jax import numpy as jnp
 
 from convert.parity import __main__ as command
 from convert.parity import figures, goldens, rows
+from convert.parity.compiling import known_options
 from convert.parity.networks import COMPARISONS, small_config
 from convert.parity.runs import COMPILER_OPTIONS, FlaxRun
 from flaxseg.models import get_config
@@ -29,11 +30,13 @@ TRAINED = ("ccnet_r50", "segformer_b0_mmseg", "setr_naive", "vitseg")
 float32, in which the suite has the numbers of the published networks."""
 
 
-AS_FOR_USERS = {
-    "xla_backend_optimization_level": 3,
-    "xla_llvm_disable_expensive_passes": False,
-    "xla_cpu_use_fusion_emitters": True,
-}
+AS_FOR_USERS = known_options(
+    {
+        "xla_backend_optimization_level": 3,
+        "xla_llvm_disable_expensive_passes": False,
+        "xla_cpu_use_fusion_emitters": True,
+    }
+)
 """What XLA does by default, and the suite otherwise does without."""
 
 

@@ -1,0 +1,92 @@
+"""The benchmark for a GPU or TPU, on a CPU."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+BARE = """
+import runpy, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name in {"grain", "tyro", "safetensors", "PIL", "cv2", "torch", "tensorflow_datasets"}:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Block())
+sys.path[:0] = ["benchmarks"]
+import accelerator_jax
+sys.argv = ["accelerator.py", "--help"]
+runpy.run_path("benchmarks/accelerator.py", run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def sides(load_benchmark):
+    for name in ("networks", "accelerator_job"):
+        load_benchmark(name)
+    return load_benchmark("accelerator_jax")
+
+
+@pytest.fixture(scope="module")
+def accelerator(sides, load_benchmark):
+    return load_benchmark("accelerator")
+
+
+@pytest.fixture
+def options(tmp_path):
+    return argparse.Namespace(
+        out=tmp_path / "out.jsonl", seconds=0.01, tiny=True, batch_size=None, repeats=2, turn=0.0
+    )
+
+
+def lines(options) -> list[dict]:
+    return [json.loads(line) for line in options.out.read_text().splitlines()]
+
+
+def test_a_network_is_measured_and_compared_with_float64(accelerator, options):
+    accelerator.perform(["vitseg", "jax", "default"], options)
+    forward, training, difference = lines(options)
+    assert [forward["what"], training["what"]] == ["forward", "training"]
+    assert 0 < forward["min"] <= forward["median"] and training["compile_seconds"] > 0
+    assert 0 < difference["difference"] < 1e-5
+
+
+def test_difference_is_relative_and_passes_no_nan(sides):
+    expected = np.array([[1.0, 2.0]])
+    assert sides._apart(expected + [[0.0, 0.5]], expected) == 0.25
+    assert np.isnan(sides._apart(expected * np.nan, expected))
+
+
+def test_what_is_cut_off_is_written_down(accelerator, options):
+    accelerator.run(("ceiling", "first"), options)
+    assert lines(options) == [{"task": ["ceiling", "first"], "error": "cut off after 0.01 s"}]
+    assert "ceiling first: cut off after 0.01 s" in "\n".join(accelerator.table(lines(options)))
+
+
+def test_table_has_the_better_layout_beside_jax(accelerator):
+    about = {"network": "setr", "precision": "exact", "batch": 2, "size": [32, 48]}
+    jax = {**about, "side": "jax", "device": "X", "version": "1"}
+    torch = {**about, "side": "torch", "device": "X", "version": "2"}
+    found = [
+        {**jax, "what": "forward", "min": 2, "median": 3, "peak": 2**20, "compile_seconds": 4.0},
+        {**torch, "what": "forward", "min": 1, "median": 4, "peak": None, "layout": "NCHW"},
+        {**torch, "what": "forward", "min": 5, "median": 6, "peak": 2**21, "layout": "last"},
+        {**jax, "what": "difference", "difference": 1e-6},
+    ]
+    text = "\n".join(accelerator.table(found))
+    assert (
+        "| `setr`, 2 of 32×48 | exact | forward | 3 | 2 | 1 MiB | 4 s | 6 | 5 | 2 MiB | last"
+        in text
+    )
+    assert "| `setr` | exact | 1.0e-06 |" in text
+
+
+def test_it_starts_without_installing_flaxsegs_needs(request):
+    command = [sys.executable, "-c", BARE]
+    ended = subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "Needs jax for the device, flax, optax and numpy" in ended.stdout
