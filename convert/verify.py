@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jax
 import numpy as np
-from jax import numpy as jnp
+from flax import nnx
 
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError
@@ -57,8 +58,13 @@ def run_flax(
 ) -> np.ndarray:
     """Flax's logits (1, K, h, w) of an image (1, 3, H, W)."""
     model = models.eval_view(native.fill(models.abstract_model(config), arrays))
-    logits = model(jnp.asarray(image.transpose(0, 2, 3, 1)), resize=resize).logits
-    return np.asarray(logits).transpose(0, 3, 1, 2)
+    graphdef, state = nnx.split(model)
+
+    def forward(state: nnx.State, images: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, state)(images, resize=resize).logits
+
+    forward = jax.jit(forward, compiler_options=models.quick_compile())
+    return np.asarray(forward(state, image.transpose(0, 2, 3, 1))).transpose(0, 3, 1, 2)
 
 
 def torch_twin(config: models.Config, arrays: Mapping[str, Tensor]) -> "nn.Module":

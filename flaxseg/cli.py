@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from flaxseg.errors import ConfigError, FlaxsegError
+from flaxseg.ops import Precision
 from flaxseg.pictures.open import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -175,7 +176,11 @@ class PredictArgs:
     """Rows and columns from one window to the next, in pixels. None: two thirds of the window."""
 
     max_pixels: int = MAX_PIXELS
-    """Largest area of a photo, in pixels; larger ones are left out. None: no limit."""
+    """Largest area of a photo, in pixels; larger ones are left out. 0 has no limit."""
+
+    matmul_precision: Precision = "highest"
+    """Of float32 products. highest: float32 itself; default: what the device does fastest, TF32 on
+    NVIDIA GPUs, one pass of bfloat16 on TPUs."""
 
 
 def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
@@ -194,6 +199,7 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
         window=given.window,
         stride=given.stride,
         max_pixels=given.max_pixels,
+        matmul_precision=given.matmul_precision,
         console=Console(),
     )
     print(f"{len(files)} files written to {given.out}")
@@ -252,6 +258,9 @@ class EvalArgs:
 
     max_pixels: int | None = None
     """Most pixels that a photo may have; 0 has no limit."""
+
+    matmul_precision: Precision = "highest"
+    """Of float32 products. highest: float32 itself; default: what the device does fastest."""
 
 
 def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:

@@ -24,6 +24,7 @@ from flaxseg.model_dir import (
     read_directory,
     write_directory,
 )
+from flaxseg.ops import Precision
 from flaxseg.preprocess import Preprocess
 
 TORCH_AXES = {
@@ -100,26 +101,39 @@ def save(
     write_directory(directory, header, state_dict(model))
 
 
-def load(directory: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> models.Model:
+def load(
+    directory: str | os.PathLike,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    matmul_precision: Precision = "highest",
+) -> models.Model:
     """The network of a model directory, in eval mode and ready for inference.
 
     Args:
         directory: what `save` wrote.
         dtype: of the computation; parameters keep float32.
+        matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
 
     Raises:
         CheckpointError: what is missing, broken or does not fit, by file and key.
+        ConfigError: an unknown precision.
     """
-    return load_with_meta(directory, dtype=dtype).model
+    return load_with_meta(directory, dtype=dtype, matmul_precision=matmul_precision).model
 
 
-def load_with_meta(directory: str | os.PathLike, *, dtype: DTypeLike = jnp.float32) -> LoadedModel:
+def load_with_meta(
+    directory: str | os.PathLike,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    matmul_precision: Precision = "highest",
+) -> LoadedModel:
     """Like `load`, with the class names and the normalisation that the weights were trained on."""
     header, arrays = read_directory(directory)
     param_dtype = jnp.promote_types(_common_dtype(arrays), jnp.float32)
     model = models.abstract_model(header.config, dtype=dtype, param_dtype=param_dtype)
     try:
         model = models.eval_view(fill(model, arrays))
+        model = models.with_precision(model, matmul_precision)
     except CheckpointError as error:
         raise CheckpointError(f"{os.path.join(directory, WEIGHTS_FILE)}: {error}") from None
     return LoadedModel(model, header.labels, header.preprocess)

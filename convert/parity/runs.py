@@ -176,6 +176,7 @@ class FlaxRun:
             jax.value_and_grad(self._loss, has_aux=True), compiler_options=options
         )
         self._output = jax.jit(self._forward, static_argnames="resize", compiler_options=options)
+        self._maps = jax.jit(self._encode, compiler_options=options)
 
     @_in_own_precision
     def _build(self, state: Mapping[str, np.ndarray]) -> models.Model:
@@ -191,7 +192,7 @@ class FlaxRun:
     @_in_own_precision
     def features(self, images: np.ndarray) -> list[np.ndarray]:
         """The encoder's maps, (B, C, H', W'), in eval mode."""
-        maps = models.eval_view(self.model).backbone(self._nhwc(images))
+        maps = self._maps(nnx.state(self.model), self._nhwc(images))
         return [np.asarray(x).transpose(0, 3, 1, 2) for x in maps]
 
     @_in_own_precision
@@ -220,6 +221,10 @@ class FlaxRun:
     def _forward(self, state: nnx.State, images: jax.Array, resize: bool) -> models.Output:
         graphdef = nnx.graphdef(models.eval_view(self.model))
         return nnx.merge(graphdef, state)(images, resize=resize, aux=True)
+
+    def _encode(self, state: nnx.State, images: jax.Array) -> Sequence[jax.Array]:
+        graphdef = nnx.graphdef(models.eval_view(self.model))
+        return nnx.merge(graphdef, state).backbone(images)
 
     def _split(self):
         return nnx.split(models.train_view(self.model), nnx.Param, nnx.BatchStat)

@@ -24,6 +24,7 @@ from flaxseg.inference.remarks import Remarks
 from flaxseg.inference.windows import Size, Windows, make_windows
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
+from flaxseg.ops import Precision
 from flaxseg.pictures.legend import with_legend
 from flaxseg.pictures.open import MAX_PIXELS, check_max_pixels
 from flaxseg.pictures.overlay import colorize, overlay
@@ -82,6 +83,7 @@ def predict_files(
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
+    matmul_precision: Precision = "highest",
     console: Console | None = None,
 ) -> list[Path]:
     """Segments photos and writes three pictures for each, at the photo's own size.
@@ -110,6 +112,7 @@ def predict_files(
             photo. None: as in the evaluations of the training run, if `model_dir` is one.
         stride: rows and columns from one window to the next; None: two thirds of the window.
         max_pixels: the largest area of a photo that is read; 0 has no limit.
+        matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
         console: where to show the progress, what is assumed about photos, what is shrunk and what
             cannot be read; None is silent.
 
@@ -127,7 +130,8 @@ def predict_files(
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha is {alpha}, it must be from 0 to 1")
     check_max_pixels(max_pixels)
-    loaded = native.load_with_meta(resolve_model_dir(model_dir))
+    model_folder = resolve_model_dir(model_dir)
+    loaded = native.load_with_meta(model_folder, matmul_precision=matmul_precision)
     settings = _settings(Path(model_dir))
     predictor = Predictor(
         loaded.model,
@@ -264,6 +268,7 @@ def evaluate_dir(
     classes_by_number: bool = False,
     missing_mask: str | None = None,
     max_pixels: int | None = None,
+    matmul_precision: Precision = "highest",
     console: Console | None = None,
 ) -> Scores:
     """Scores a trained model on one split of a data set and prints the table of its classes.
@@ -288,6 +293,7 @@ def evaluate_dir(
         missing_mask: what becomes of photos without label map, as for
             `flaxseg.data.open_source`; likewise `max_pixels`.
         max_pixels: most pixels that a photo may have; 0 has no limit.
+        matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
         console: where the table goes; None prints nothing.
 
     Returns:
@@ -301,7 +307,8 @@ def evaluate_dir(
     """
     directory = resolve_model_dir(path)
     settings: dict[str, Any] = _settings(Path(path))
-    loaded = native.load_with_meta(directory, dtype=settings.get("dtype", "float32"))
+    dtype = settings.get("dtype", "float32")
+    loaded = native.load_with_meta(directory, dtype=dtype, matmul_precision=matmul_precision)
     if data is not None and data != settings.get("data"):
         settings = {"data": data}
     if "data" not in settings:

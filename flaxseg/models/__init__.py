@@ -5,6 +5,7 @@ from flaxseg.models.bisenetv2 import BiSeNetV2Config as BiSeNetV2Config
 from flaxseg.models.blocks import Output as Output
 from flaxseg.models.blocks import eval_view as eval_view
 from flaxseg.models.blocks import train_view as train_view
+from flaxseg.models.blocks import with_precision as with_precision
 from flaxseg.models.ccnet import CCNet as CCNet
 from flaxseg.models.ccnet import CCNetConfig as CCNetConfig
 from flaxseg.models.keys import params_keys as params_keys

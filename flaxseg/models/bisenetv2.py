@@ -26,7 +26,7 @@ from flaxseg.models.bisenetv2_branches import (
     SemanticBranch,
     spatial_conv,
 )
-from flaxseg.models.blocks import AnySize, ConvBN, Output, require
+from flaxseg.models.blocks import AnySize, ConvBN, Network, Output, require
 from flaxseg.ops import initializers as init
 
 AUX_STRIDES = (4, 8, 16, 32)
@@ -227,7 +227,7 @@ class SegHead(nnx.Module):
         return self.classifier(x)
 
 
-class BiSeNetV2(nnx.Module):
+class BiSeNetV2(Network):
     """Both branches, their aggregation, the head and the auxiliary heads."""
 
     def __init__(
@@ -255,6 +255,7 @@ class BiSeNetV2(nnx.Module):
             for i, channels in enumerate(config.aux_channels)
         )
 
+    @ops.in_own_precision
     def __call__(
         self,
         images: jax.Array,

@@ -1,7 +1,7 @@
 """What every network shares: its output type, its train and eval views, conv with norm."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, get_args
 
 import jax
 from flax import nnx
@@ -75,6 +75,34 @@ class Output(NamedTuple):
 
     logits: jax.Array
     aux: tuple[jax.Array, ...] = ()
+
+
+class Network(nnx.Module):
+    """A whole network, from images to logits, with its own precision of float32 products.
+
+    Attributes:
+        matmul_precision: "highest" multiplies float32 as such; see `flaxseg.ops.precision`. JAX's
+            own setting changes nothing for a network, and all for an encoder called by itself.
+    """
+
+    matmul_precision: ops.Precision = "highest"
+
+    def set_view(self, matmul_precision: ops.Precision | None = None):
+        """Lets `nnx.view` choose the precision."""
+        if matmul_precision is not None:
+            self.matmul_precision = matmul_precision
+
+
+def with_precision(model: M, matmul_precision: ops.Precision) -> M:
+    """A view on the same variables that multiplies float32 in this precision.
+
+    Raises:
+        ConfigError: JAX has no precision of that name.
+    """
+    known = get_args(ops.Precision)
+    if matmul_precision not in known:
+        raise ConfigError(f"matmul_precision is {matmul_precision!r}, expected one of {known}")
+    return nnx.view(model, matmul_precision=matmul_precision)
 
 
 def eval_view(model: M) -> M:

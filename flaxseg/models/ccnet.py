@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 
 from flaxseg import ops
 from flaxseg.labels import MAX_CLASSES
-from flaxseg.models.blocks import AnySize, ConvBN, Output, require
+from flaxseg.models.blocks import AnySize, ConvBN, Network, Output, require
 from flaxseg.models.resnet import ResNet, ResNetConfig
 from flaxseg.ops import initializers as init
 
@@ -181,7 +181,7 @@ class FCNHead(nnx.Module):
         return self.classifier(self.dropout(self.conv(x), rngs))
 
 
-class CCNet(nnx.Module):
+class CCNet(Network):
     """The encoder, the criss-cross head and, in some variants, an auxiliary head."""
 
     def __init__(
@@ -201,6 +201,7 @@ class CCNet(nnx.Module):
             FCNHead(config, channels[AUX_STAGE], **kwargs) if config.aux_channels else None
         )
 
+    @ops.in_own_precision
     def __call__(
         self,
         images: jax.Array,

@@ -15,7 +15,9 @@ from jax.typing import DTypeLike
 
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.models import bisenetv2, ccnet, segformer, setr, vitseg
+from flaxseg.models.blocks import with_precision
 from flaxseg.models.keys import CountedKeys, ListedKeys, as_rngs, params_keys
+from flaxseg.ops import Precision
 
 Config = (
     bisenetv2.BiSeNetV2Config
@@ -76,6 +78,7 @@ def create_model(
     rngs: nnx.Rngs,
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
+    matmul_precision: Precision = "highest",
     **overrides: Any,
 ) -> Model:
     """Builds a freshly initialised network in train mode.
@@ -86,15 +89,17 @@ def create_model(
         rngs: source of the "params" keys.
         dtype: of the computation; norm statistics, softmax and logits are never below float32.
         param_dtype: of parameters and running statistics.
+        matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
         **overrides: configuration fields, as in `get_config`.
 
     Raises:
-        ConfigError: unknown name or field.
+        ConfigError: unknown name, field or precision.
     """
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     config = get_config(name, **overrides)
-    return fresh_model(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    model = fresh_model(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    return with_precision(model, matmul_precision)
 
 
 def fresh_model(
@@ -152,9 +157,18 @@ def abstract_model(
     config: Config, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
 ) -> Model:
     """The network with shapes in place of arrays: costs no memory, whatever its size."""
-    return nnx.eval_shape(
-        lambda: build(config, dtype=dtype, param_dtype=param_dtype, rngs=params_keys(0))
-    )
+    graphdef, state = _abstract(config, dtype, param_dtype, jnp.result_type(float))
+    return nnx.merge(graphdef, state, copy=True)
+
+
+@functools.lru_cache(maxsize=64)
+def _abstract(
+    config: Config, dtype: DTypeLike, param_dtype: DTypeLike, widest: jnp.dtype
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """Structure and shapes of a network; building a deep one takes a part of a second."""
+    del widest  # whether JAX has float64 decides what becomes of `param_dtype`
+    make = functools.partial(build, config, dtype=dtype, param_dtype=param_dtype)
+    return nnx.split(nnx.eval_shape(lambda: make(rngs=params_keys(0))))
 
 
 def config_to_json(config: Config) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 from flaxseg import ops
 from flaxseg.errors import ConfigError
 from flaxseg.labels import MAX_CLASSES
-from flaxseg.models.blocks import AnySize, ConvBN, Output, require
+from flaxseg.models.blocks import AnySize, ConvBN, Network, Output, require
 from flaxseg.models.mit import STD, MiT, MiTConfig, conv_init
 from flaxseg.ops import initializers as init
 
@@ -155,7 +155,7 @@ class ConvHead(Head):
         return [x @ part.astype(x.dtype) for x, part in zip(maps, parts, strict=True)]
 
 
-class SegFormer(nnx.Module):
+class SegFormer(Network):
     """The encoder and the head; the logits go to the image's size."""
 
     def __init__(
@@ -171,6 +171,7 @@ class SegFormer(nnx.Module):
         self.backbone = MiT(config.backbone, remat=config.remat, **kwargs)
         self.head = (MLPHead if config.head == "mlp" else ConvHead)(config, **kwargs)
 
+    @ops.in_own_precision
     def __call__(
         self,
         images: jax.Array,
@@ -202,7 +203,8 @@ class SegFormer(nnx.Module):
 def _apply_both(x: jax.Array, linear: ops.Linear, part: jax.Array) -> jax.Array:
     """A linear layer and a matrix behind it as one: nothing stands between them."""
     assert linear.bias is not None
-    weight, bias = linear.weight[...] @ part, linear.bias[...] @ part
+    both = functools.partial(jnp.matmul, precision=ops.EXACT)
+    weight, bias = both(linear.weight[...], part), both(linear.bias[...], part)
     return x @ weight.astype(x.dtype) + bias.astype(x.dtype)
 
 

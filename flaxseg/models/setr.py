@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 
 from flaxseg import ops
 from flaxseg.labels import MAX_CLASSES
-from flaxseg.models.blocks import AnySize, Output, require
+from flaxseg.models.blocks import AnySize, Network, Output, require
 from flaxseg.models.setr_heads import MLAHead, MLANeck, UpHead
 from flaxseg.models.vit import ViT, ViTConfig
 
@@ -114,7 +114,7 @@ class SETRConfig(AnySize):
         return dataclasses.replace(self, backbone=backbone)
 
 
-class SETR(nnx.Module):
+class SETR(Network):
     """The encoder, the head with its neck if it has one, and the auxiliary heads."""
 
     def __init__(
@@ -136,6 +136,7 @@ class SETR(nnx.Module):
             self.head = _up_head(config, **kwargs)
         self.aux_heads = nnx.List(_aux_head(config, **kwargs) for _ in config.aux_inputs)
 
+    @ops.in_own_precision
     def __call__(
         self,
         images: jax.Array,

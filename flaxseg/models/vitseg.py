@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 
 from flaxseg import ops
 from flaxseg.labels import MAX_CLASSES
-from flaxseg.models.blocks import AnySize, Output, checkpointed, require
+from flaxseg.models.blocks import AnySize, Network, Output, checkpointed, require
 from flaxseg.models.vit import IMAGE_CHANNELS, Block, BlockInit, PatchEmbed
 from flaxseg.ops import initializers as init
 
@@ -96,7 +96,7 @@ class ViTSegConfig(AnySize):
         return dataclasses.replace(self, image_size=tuple(size))
 
 
-class ViTSeg(nnx.Module):
+class ViTSeg(Network):
     """Norm of the image, patches with positions, blocks, projection to pixels."""
 
     def __init__(
@@ -119,6 +119,7 @@ class ViTSeg(nnx.Module):
         pixels = config.num_classes * config.patch_size**2
         self.head = ops.Linear(config.width, pixels, rngs=rngs, **dtypes)
 
+    @ops.in_own_precision
     def __call__(
         self,
         images: jax.Array,

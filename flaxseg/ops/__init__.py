@@ -14,6 +14,10 @@ from flaxseg.ops.norm import BatchNorm as BatchNorm
 from flaxseg.ops.norm import LayerNorm as LayerNorm
 from flaxseg.ops.pooling import avg_pool as avg_pool
 from flaxseg.ops.pooling import max_pool as max_pool
+from flaxseg.ops.precision import EXACT as EXACT
+from flaxseg.ops.precision import Precision as Precision
+from flaxseg.ops.precision import in_own_precision as in_own_precision
+from flaxseg.ops.precision import rounding as rounding
 from flaxseg.ops.recompute import recomputed as recomputed
 from flaxseg.ops.resize import resize_bilinear as resize_bilinear
 from flaxseg.ops.resize import resize_nearest as resize_nearest

@@ -3,14 +3,15 @@
 Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1706.03762, equation 1.
 """
 
+import functools
+
 import jax
-from jax import lax
 from jax import numpy as jnp
 
-BATCH_AND_HEAD = ((0, 1), (0, 1))
+from flaxseg.ops.precision import current_precision
+from flaxseg.ops.product import product
 
 
-@jax.custom_vjp
 def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """softmax(query key^T / sqrt(d)) value, without dropout.
 
@@ -25,49 +26,47 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     Returns:
         (B, h, N, d) in value's dtype.
     """
-    return _forward(query, key, value)[0]
+    return _attention(current_precision(), query, key, value)
 
 
-def attention_weights(query: jax.Array, key: jax.Array) -> jax.Array:
+def attention_weights(query: jax.Array, key: jax.Array, precision: str | None = None) -> jax.Array:
     """softmax(query key^T / sqrt(d)), (B, h, N, M), float32 or wider."""
-    wide = jnp.promote_types(query.dtype, jnp.float32)
     # Scaling the query instead of the energies touches d instead of M values a token.
-    energies = _product(query * _scale(query), key, 3, 3, wide)
+    energies = product("bhnd,bhmd->bhnm", query * _scale(query), key, precision)
     return jax.nn.softmax(energies, -1)
 
 
-def mix_values(weights: jax.Array, value: jax.Array) -> jax.Array:
+def mix_values(weights: jax.Array, value: jax.Array, precision: str | None = None) -> jax.Array:
     """weights value: (B, h, N, M) and (B, h, M, d) to (B, h, N, d), in value's dtype."""
-    wide = jnp.promote_types(value.dtype, jnp.float32)
-    return _product(weights.astype(value.dtype), value, 3, 2, wide).astype(value.dtype)
+    mixed = product("bhnm,bhmd->bhnd", weights.astype(value.dtype), value, precision)
+    return mixed.astype(value.dtype)
 
 
-def _forward(query: jax.Array, key: jax.Array, value: jax.Array):
-    weights = attention_weights(query, key).astype(value.dtype)
-    mixed = mix_values(weights, value)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(precision: str | None, query: jax.Array, key: jax.Array, value: jax.Array):
+    return _forward(precision, query, key, value)[0]
+
+
+def _forward(precision: str | None, query: jax.Array, key: jax.Array, value: jax.Array):
+    weights = attention_weights(query, key, precision).astype(value.dtype)
+    mixed = mix_values(weights, value, precision)
     return mixed, (query, key, value, weights, mixed)
 
 
-def _backward(saved: tuple[jax.Array, ...], gradient: jax.Array):
+def _backward(precision: str | None, saved: tuple[jax.Array, ...], gradient: jax.Array):
     query, key, value, weights, mixed = saved
     wide = jnp.promote_types(value.dtype, jnp.float32)
-    of_value = _product(weights, gradient, 2, 2, wide)
-    of_weights = _product(gradient, value, 3, 3, wide)
+    of_value = product("bhnm,bhnd->bhmd", weights, gradient, precision)
+    of_weights = product("bhnd,bhmd->bhnm", gradient, value, precision)
     # The softmax's derivative needs sum_m weights[n, m] * of_weights[n, m] = gradient[n] mixed[n].
     inner = jnp.sum(gradient.astype(wide) * mixed.astype(wide), -1, keepdims=True)
     of_energies = (weights * (of_weights - inner) * _scale(query)).astype(value.dtype)
-    of_query = _product(of_energies, key, 3, 2, wide)
-    of_key = _product(of_energies, query, 2, 2, wide)
+    of_query = product("bhnm,bhmd->bhnd", of_energies, key, precision)
+    of_key = product("bhnm,bhnd->bhmd", of_energies, query, precision)
     return of_query.astype(query.dtype), of_key.astype(key.dtype), of_value.astype(value.dtype)
 
 
-attention.defvjp(_forward, _backward)
-
-
-def _product(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int, dtype: jnp.dtype) -> jax.Array:
-    """Sum over one axis of each, for every sample and head; a's free axis comes first."""
-    axes = (((axis_a,), (axis_b,)), BATCH_AND_HEAD)
-    return lax.dot_general(a, b, axes, preferred_element_type=dtype)
+_attention.defvjp(_forward, _backward)
 
 
 def _scale(query: jax.Array) -> float:

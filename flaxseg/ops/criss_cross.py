@@ -9,6 +9,8 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from flaxseg.ops.product import product
+
 
 def criss_cross_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Attends along columns and rows with one softmax over both.
@@ -24,18 +26,17 @@ def criss_cross_attention(query: jax.Array, key: jax.Array, value: jax.Array) ->
     Returns:
         The attended values, (B, H, W, C), in value's dtype.
     """
-    wide = jnp.promote_types(query.dtype, jnp.float32)
     # Columns are the rows of the transposed map: both parts are then plain batched products.
     query_t, key_t, value_t = _transpose(query), _transpose(key), _transpose(value)
-    row = _energies(query, key, wide)  # (B, H, W, W)
-    column = _mask_self(_energies(query_t, key_t, wide))  # (B, W, H, H)
+    row = product("bhwd,bhvd->bhwv", query, key)  # (B, H, W, W)
+    column = _mask_self(product("bhwd,bhvd->bhwv", query_t, key_t))  # (B, W, H, H)
 
     # One softmax without concatenating the parts: shared maximum, sum of both denominators.
     peak = lax.stop_gradient(jnp.maximum(row.max(-1), _transpose(column.max(-1))))
     row = jnp.exp(row - peak[..., None])
     column = jnp.exp(column - _transpose(peak)[..., None])
     total = row.sum(-1) + _transpose(column.sum(-1))
-    mixed = _mix(row, value, wide) + _transpose(_mix(column, value_t, wide))
+    mixed = _mix(row, value) + _transpose(_mix(column, value_t))
     return (mixed / total[..., None]).astype(value.dtype)
 
 
@@ -43,13 +44,8 @@ def _transpose(x: jax.Array) -> jax.Array:
     return jnp.swapaxes(x, 1, 2)
 
 
-def _energies(query: jax.Array, key: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    return jnp.einsum("bhwd,bhvd->bhwv", query, key, preferred_element_type=dtype)
-
-
-def _mix(weights: jax.Array, value: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    weights = weights.astype(value.dtype)
-    return jnp.einsum("bhwv,bhvc->bhwc", weights, value, preferred_element_type=dtype)
+def _mix(weights: jax.Array, value: jax.Array) -> jax.Array:
+    return product("bhwv,bhvc->bhwc", weights.astype(value.dtype), value)
 
 
 def _mask_self(column: jax.Array) -> jax.Array:

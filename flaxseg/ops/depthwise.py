@@ -13,6 +13,8 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from flaxseg.ops.precision import EXACT, current_precision
+
 CHUNK = 100_000
 """Values of a piece of the map that stays in the cache while all weight gradients read it."""
 
@@ -38,13 +40,33 @@ def depthwise_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array
         weight: (k, k, 1, m * C); output channel c * m + i reads input channel c alone.
         window: stride, zero padding and dilation.
     """
-    if jax.default_backend() != "cpu":
-        return _library_conv(x, weight, window)
-    times = weight.shape[-1] // x.shape[-1]
-    return _shifted_conv(window, _repeat(times, x) if times > 1 else x, weight[:, :, 0])
+    return _depthwise(window, current_precision(), x, weight)
 
 
-def _library_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _depthwise(window: Window, precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Array:
+    # The choice is made when the program is lowered, by the platform that it is lowered for.
+    shifted = functools.partial(_shifted_conv, window)
+    library = functools.partial(_library_conv, window, precision)
+    return lax.platform_dependent(x, weight, cpu=shifted, default=library)
+
+
+def _forward(window: Window, precision: str | None, x: jax.Array, weight: jax.Array):
+    return _depthwise(window, precision, x, weight), (x, weight)
+
+
+def _backward(window: Window, precision: str | None, saved: tuple[jax.Array, ...], cotangent):
+    shifted = functools.partial(_shifted_gradients, window)
+    library = functools.partial(_library_gradients, window, precision)
+    return lax.platform_dependent(*saved, cotangent, cpu=shifted, default=library)
+
+
+_depthwise.defvjp(_forward, _backward)
+
+
+def _library_conv(
+    window: Window, precision: str | None, x: jax.Array, weight: jax.Array
+) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         weight,
@@ -53,48 +75,39 @@ def _library_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
         rhs_dilation=(window.dilation,) * 2,
         feature_group_count=x.shape[-1],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _repeat(times: int, x: jax.Array) -> jax.Array:
-    """Every channel `times` times in a row."""
-    return jnp.repeat(x, times, -1)
+def _library_gradients(
+    window: Window, precision: str | None, x: jax.Array, weight: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    conv = functools.partial(_library_conv, window, precision)
+    (of_map,) = jax.linear_transpose(lambda x: conv(x, weight), x)(cotangent)
+    (of_weight,) = jax.linear_transpose(lambda weight: conv(x, weight), weight)(cotangent)
+    return of_map, of_weight
 
 
-def _repeat_forward(times: int, x: jax.Array) -> tuple[jax.Array, None]:
-    return _repeat(times, x), None
-
-
-def _repeat_backward(times: int, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
-    # A matrix of ones and zeros: plain sums of a few neighbouring channels are far slower.
-    channels = cotangent.shape[-1] // times
-    return (cotangent @ jnp.repeat(jnp.eye(channels, dtype=cotangent.dtype), times, 0),)
-
-
-_repeat.defvjp(_repeat_forward, _repeat_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _shifted_conv(window: Window, x: jax.Array, weight: jax.Array) -> jax.Array:
-    """Convolves x, (B, H, W, C), with weight, (k, k, C), to (B, H', W', C)."""
-    k, _, C = weight.shape
+    k, times = len(weight), weight.shape[-1] // x.shape[-1]
+    x = jnp.repeat(x, times, -1) if times > 1 else x
     rows, cols = (window.outputs(n, k) for n in x.shape[1:3])
     taps = _taps(_pad(x, window.padding), k, rows, cols, window)
-    return _weighted_sum(taps, weight.reshape(k * k, C))
+    return _weighted_sum(taps, weight.reshape(k * k, -1))
 
 
-def _shifted_conv_forward(window: Window, x: jax.Array, weight: jax.Array):
-    return _shifted_conv(window, x, weight), (x, weight)
-
-
-def _shifted_conv_backward(window: Window, saved: tuple[jax.Array, jax.Array], cotangent):
-    x, weight = saved
-    into_map = _input_gradient(window, cotangent, weight, (x.shape[1], x.shape[2]))
-    return into_map, _weight_gradient(window, cotangent, x, len(weight)).astype(weight.dtype)
-
-
-_shifted_conv.defvjp(_shifted_conv_forward, _shifted_conv_backward)
+def _shifted_gradients(
+    window: Window, x: jax.Array, weight: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    times, size = weight.shape[-1] // x.shape[-1], (x.shape[1], x.shape[2])
+    repeated = jnp.repeat(x, times, -1) if times > 1 else x
+    of_map = _input_gradient(window, cotangent, weight[:, :, 0], size)
+    of_weight = _weight_gradient(window, cotangent, repeated, len(weight))
+    if times > 1:
+        # A matrix of ones and zeros: plain sums of a few neighbouring channels are far slower.
+        ones = jnp.repeat(jnp.eye(x.shape[-1], dtype=of_map.dtype), times, 0)
+        of_map = jnp.matmul(of_map, ones, precision=EXACT)
+    return of_map, of_weight[:, :, None].astype(weight.dtype)
 
 
 def _input_gradient(

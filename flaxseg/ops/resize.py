@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from flaxseg.ops.precision import EXACT
+
 
 def resize_bilinear(
     x: jax.Array, size: tuple[int, int], *, align_corners: bool = False
@@ -15,10 +17,12 @@ def resize_bilinear(
     """Bilinear interpolation of x, (B, H, W, C), to (B, *size, C).
 
     A source coordinate is (dst + 0.5) * in / out - 0.5, clamped to the map, or with
-    `align_corners` dst * (in - 1) / (out - 1). No smoothing when shrinking.
+    `align_corners` dst * (in - 1) / (out - 1). No smoothing when shrinking. Computed in float32 or
+    wider whatever x is, as 8 bits of a weight would move pixels; the result has x's dtype.
     """
-    x = _resize_axis(x, 2, size[1], align_corners)
-    return _resize_axis(x, 1, size[0], align_corners)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = _resize_axis(wide, 2, size[1], align_corners)
+    return _resize_axis(wide, 1, size[0], align_corners).astype(x.dtype)
 
 
 def resize_nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -37,7 +41,8 @@ def _resize_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> jax.
     # The matrix stands on the left and the channels stay last: no transposed copy of the map.
     lead, tail = x.shape[:axis], x.shape[axis + 1 :]
     stacked = x.reshape(int(np.prod(lead)), n, int(np.prod(tail)))
-    return jnp.einsum("on,bnc->boc", matrix, stacked).reshape(*lead, out, *tail)
+    y = jnp.einsum("on,bnc->boc", matrix, stacked, precision=EXACT)
+    return y.reshape(*lead, out, *tail)
 
 
 def _upsample_phases(x: jax.Array, axis: int, factor: int) -> jax.Array:

@@ -16,6 +16,7 @@ from flaxseg import distributed, native
 from flaxseg.errors import ConfigError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.metrics import scores_table
+from flaxseg.ops import rounding
 from flaxseg.pictures import contact_sheet, write_image
 from flaxseg.pictures.overlay import stretched
 from flaxseg.printed import print_line
@@ -348,7 +349,8 @@ def _print_settings(setup: Setup, console: Console) -> None:
     steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
     console.print(Columns(map(Text, flags), padding=(0, 3)))
     print_line(console, f"{sizes}, {devices}, {steps}")
-    for line in setup.datasets.notes():
+    rounded = _rounding(setup.config, setup.mesh.devices.flat[0].platform)
+    for line in [*rounded, *setup.datasets.notes()]:
         print_line(console, line)
     mirrored = mirror_hint(setup.config, setup.datasets.train.labels)
     if mirrored:
@@ -356,6 +358,17 @@ def _print_settings(setup: Setup, console: Console) -> None:
     # It writes a file, too.
     for line in setup.datasets.list_skipped(setup.config) if distributed.is_first() else ():
         print_line(console, line)
+
+
+def _rounding(config: TrainConfig, platform: str) -> list[str]:
+    """What the training loses for its speed."""
+    rounded = rounding(platform, config.dtype, config.matmul_precision)
+    if rounded is None:
+        return []
+    return [
+        f"the training step rounds the operands of float32 products to {rounded}, evaluations do "
+        "not; --matmul-precision highest multiplies float32 itself"
+    ]
 
 
 def _devices(setup: Setup) -> str:

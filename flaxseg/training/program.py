@@ -57,7 +57,8 @@ class StepProgram:
         lowered = traced.lower()
         compiled = lowered.compile()
         parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
-        return cls(compiled, parameters, count_flops(traced, lowered), _memory(compiled))
+        flops = count_flops(traced, lowered, mesh.devices.flat[0].platform)
+        return cls(compiled, parameters, flops, _memory(compiled))
 
     def __call__(
         self, state: TrainState, image: jax.Array, label: jax.Array

@@ -293,6 +293,7 @@ class Setup:
             averaging=self.averaging,
             accuracy=self.config.train_accuracy,
             gather=gather_for_gradient(self.sharding.params, self.mesh) if split else None,
+            matmul_precision=self.config.matmul_precision,
         )
         return compile_step(step, self.mesh, self.sharding)
 
@@ -338,7 +339,7 @@ class Setup:
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
-        """The compiled evaluation."""
+        """The compiled evaluation; it multiplies exactly, whatever the training does."""
         return make_evaluator(
             self.graphdef,
             self.datasets.val.labels,

@@ -74,18 +74,32 @@ def test_the_weight_gradient_does_not_depend_on_its_pieces(chunk, monkeypatch):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("channels", [4, 8])
-def test_other_devices_use_their_library(channels, monkeypatch):
-    x, weight, window = random(*SHAPE), kernel(3, channels), Window(2, 1)
-    here = depthwise_conv(jnp.asarray(x), weight, window)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    there = jax.make_jaxpr(lambda x: depthwise_conv(x, weight, window))(x)
-    assert "conv_general_dilated" in str(there)
-    assert_close(depthwise_conv(jnp.asarray(x), weight, window), here)
+@pytest.mark.parametrize("window", [Window(1, 1), Window(2, 1), Window(1, 2, 2)])
+def test_both_forms_are_equal(channels, window):
+    x, weight = jnp.asarray(random(*SHAPE)), jnp.asarray(kernel(3, channels))
+    ours = depthwise._shifted_conv(window, x, weight)
+    assert_close(depthwise._library_conv(window, "highest", x, weight), ours)
+    cotangent = jnp.asarray(random(*ours.shape))
+    gradients = depthwise._shifted_gradients(window, x, weight, cotangent)
+    theirs = depthwise._library_gradients(window, "highest", x, weight, cotangent)
+    for a, b in zip(theirs, gradients, strict=True):
+        assert_close(a, b)
 
 
-def test_conv_takes_the_shifted_form():
-    conv = ops.Conv(4, 8, 3, padding=1, groups=4, rngs=nnx.Rngs(0))
-    assert "conv_general_dilated" not in str(jax.make_jaxpr(conv)(jnp.zeros((1, 5, 5, 4))))
+@pytest.mark.parametrize("groups", [4, 1])
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_form_goes_by_the_platform_that_a_program_is_lowered_for(platform, groups):
+    conv = ops.Conv(4, 8, 3, padding=1, groups=groups, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(conv)
+
+    def loss(params, x):
+        return jnp.square(nnx.merge(graphdef, params)(x)).sum()
+
+    program = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(params, jnp.zeros((1, 5, 5, 4)))
+    text = program.lower(lowering_platforms=(platform,)).as_text()
+    # Forward, and the gradients of map and weight.
+    expected = 0 if platform == "cpu" and groups > 1 else 3
+    assert text.count("stablehlo.convolution") == expected
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -18,10 +18,13 @@ from flaxseg.training.workdir import CHECKPOINTS
 def quick_depthwise(monkeypatch):
     """XLA's own depthwise convolution: slower than ours on a CPU, but compiled in a moment."""
 
-    def conv(window, x, weight):
-        return depthwise._library_conv(x, weight[:, :, None], window)
+    for part in ("conv", "gradients"):
+        library = getattr(depthwise, f"_library_{part}")
 
-    monkeypatch.setattr(depthwise, "_shifted_conv", conv)
+        def other(window, *arrays, library=library):
+            return library(window, None, *arrays)
+
+        monkeypatch.setattr(depthwise, f"_shifted_{part}", other)
 
 
 @pytest.fixture

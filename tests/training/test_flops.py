@@ -13,7 +13,7 @@ PRODUCT = 2 * 8**3
 
 def flops(function, *arguments):
     traced = jax.jit(function).trace(*arguments)
-    return count_flops(traced, traced.lower())
+    return count_flops(traced, traced.lower(), "cpu")
 
 
 def test_a_loop_counts_as_often_as_it_runs():
@@ -39,7 +39,7 @@ def step_flops(**fields):
     image = jax.ShapeDtypeStruct((32, 16, 16, 3), jnp.uint8, sharding=place)
     label = jax.ShapeDtypeStruct((32, 16, 16), jnp.uint8, sharding=place)
     traced = setup.train_step.trace(setup.abstract_state(), image, label)
-    return count_flops(traced, traced.lower())
+    return count_flops(traced, traced.lower(), "cpu")
 
 
 def test_a_step_counts_whole_in_parts_and_on_all_devices():

@@ -31,7 +31,8 @@ DECIDED = {
         max_pixels eval_every eval_batch_size metrics train_accuracy wandb devices fsdp
         distributed coordinator num_processes process_id""",
     "free, but scores begin anew": "eval_size eval_base_size eval_multiple eval_window eval_stride",
-    "allowed": """epochs steps seed dtype limit missing_mask batch_size image_size resize scale
+    "allowed": """epochs steps seed dtype matmul_precision limit missing_mask batch_size image_size
+        resize scale
         scale_law base_size cat_max_ratio rare_crop rotation hflip flip_pairs vflip jitter color
         mean std channels
         loss aux_loss aux_weight class_weights label_smoothing loss_average ohem_threshold

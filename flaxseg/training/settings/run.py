@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
+from flaxseg.ops import Precision
 from flaxseg.training.settings.limits import Limit, at_least
 
 
@@ -57,6 +58,10 @@ class RunSettings:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the computation; parameters, loss and statistics stay float32."""
+
+    matmul_precision: Precision = "default"
+    """Of float32 products in the training step. default: what the device does fastest, TF32 on
+    NVIDIA GPUs, one pass of bfloat16 on TPUs; highest: float32 itself. Evaluations are exact."""
 
     override: tuple[str, ...] = ()
     """Fields of the model's own config as KEY=VALUE, dotted where nested, such as
