@@ -48,9 +48,6 @@ DEVICES = 4
 OTHERS = (1, 2, 4)
 """What the other runs change between."""
 
-_MARKS = ("<!-- killed -->", "<!-- end -->")
-"""Between which the report lies in its file."""
-
 _DIFFERENCE = (
     "The difference is the largest one of any tensor, relative to its largest value: other numbers "
     "of devices add in another order, and the steps of AdamW enlarge that. An exit code of -15 "
@@ -213,9 +210,15 @@ def write(file: Path, options: argparse.Namespace, lines: list[str], good: bool)
     head += [f"`train.py {FLAGS}`", ""]
     verdict = "Everything is as it should be." if good else "SOMETHING IS WRONG."
     report = "\n".join([*head, *lines, "", textwrap.fill(_DIFFERENCE, 100), "", verdict])
-    text = file.read_text() if file.exists() else f"{_MARKS[0]}\n{_MARKS[1]}\n"
-    before, after = text.partition(_MARKS[0])[0], text.partition(_MARKS[1])[2]
-    file.write_text(f"{before}{_MARKS[0]}\n{report}\n{_MARKS[1]}{after}")
+    put(file, "killed", report)
+
+
+def put(file: Path, name: str, report: str) -> None:
+    """Puts a report where it belongs in a Markdown file: between its mark and the next end."""
+    mark, end = f"<!-- {name} -->", "<!-- end -->"
+    text = file.read_text() if file.exists() else ""
+    before, _, rest = text.partition(mark)
+    file.write_text(f"{before}{mark}\n{report}\n{end}{rest.partition(end)[2] or chr(10)}")
 
 
 def main():

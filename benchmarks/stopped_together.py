@@ -92,8 +92,15 @@ def worker(phase: str, note: Path, flags: list[str]) -> None:
     runpy.run_path(str(TRAIN), run_name="__main__")
 
 
-def strike_in(owner: Any, name: str, call: int, delay: float, note: Path) -> None:
-    """Makes a function send SIGTERM to its process while it runs, at one of its calls."""
+def strike_in(
+    owner: Any,
+    name: str,
+    call: int,
+    delay: float,
+    note: Path,
+    blow: signal.Signals = signal.SIGTERM,
+) -> None:
+    """Makes a function send a signal to its process while it runs, at one of its calls."""
     calls = 0
 
     def struck(function: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -105,7 +112,7 @@ def strike_in(owner: Any, name: str, call: int, delay: float, note: Path) -> Non
 
         def strike() -> None:
             sent.append(time.monotonic() - begun)
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), blow)
 
         timer = threading.Timer(delay, strike)
         timer.start()
@@ -135,9 +142,7 @@ def strike_in(owner: Any, name: str, call: int, delay: float, note: Path) -> Non
 
 def start(workdir: Path, phase: str, process: int, timeout: float) -> Blow:
     """Starts both processes, lets one be struck in a phase, and waits for them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     note, running = workdir.with_suffix(".note"), []
     note.write_text(" | ")
     for index in range(2):
@@ -166,8 +171,15 @@ def start(workdir: Path, phase: str, process: int, timeout: float) -> Blow:
     )
 
 
+def free_address() -> str:
+    """HOST:PORT at which process 0 may listen."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
 def environment(workdir: Path) -> dict[str, str]:
-    """That of both processes."""
+    """That of every process."""
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",

@@ -7,6 +7,7 @@ has left.
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import sys
 import threading
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from flaxseg import lifeline
 from flaxseg.errors import ConfigError, FlaxsegError, TrainingError
@@ -31,8 +32,11 @@ _FAILURE, _LIFELINE = "flaxseg/failure", "flaxseg/lifeline"
 _MEND, _BUG, _INTERRUPTED = 2, 1, 130
 _SECONDS_TO_SPREAD = 3.0
 _SECONDS_TO_HEAR = 5.0
-_MILLISECONDS_TO_AGREE = 300_000
+_MILLISECONDS_TO_AGREE = 24 * 3600 * 1000
+"""A process may have much more to prepare than the others. If it is gone they hear of that."""
+
 _LINE_BYTES = 256
+_meetings = itertools.count()
 
 
 class Launch(NamedTuple):
@@ -177,6 +181,34 @@ def is_alone() -> bool:
     return count() == 1
 
 
+def meet(mesh: Mesh) -> None:
+    """Returns once every process has come here, however late, with their devices connected.
+
+    XLA for CPUs connects a group of devices when it first sums over them, and gives up if one of
+    them is 30 s late, for instance because its process opens the data over a slower network. Once
+    connected, devices wait as long as they must.
+
+    Args:
+        mesh: the devices; all sums that a training makes are along its axes.
+    """
+    if is_alone():
+        return
+    _client().wait_at_barrier(f"flaxseg/meeting {next(_meetings)}", _MILLISECONDS_TO_AGREE)
+    for axes in (mesh.axis_names, *mesh.axis_names):
+        jax.block_until_ready(_sum_along(axes, mesh))
+
+
+def _sum_along(axes: str | tuple[str, ...], mesh: Mesh) -> jax.Array:
+    split = PartitionSpec(mesh.axis_names)
+    add = jax.shard_map(lambda x: jax.lax.psum(x, axes), mesh=mesh, in_specs=split, out_specs=split)
+    return jax.jit(add)(put_batch(np.zeros(len(_own_devices(mesh)), np.float32), mesh))
+
+
+def _own_devices(mesh: Mesh) -> list[Any]:
+    """Those of this process."""
+    return [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+
+
 def wait_for_all(place: str) -> None:
     """Returns once every process has come to this place."""
     if not is_alone():
@@ -248,7 +280,7 @@ class AnyOf:
     def __init__(self, mesh: Mesh):
         """No vote has been cast yet."""
         self._mesh = mesh
-        self._own = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+        self._own = len(_own_devices(mesh))
         self._pending: jax.Array | None = None
         self._any = jax.jit(lambda votes: votes.max(), out_shardings=replicated(mesh))
 
@@ -261,7 +293,7 @@ class AnyOf:
         return False
 
     def _cast(self, vote: bool) -> jax.Array:
-        return self._any(put_batch(np.full(len(self._own), vote, np.int32), self._mesh))
+        return self._any(put_batch(np.full(self._own, vote, np.int32), self._mesh))
 
 
 def to_host(tree: Any) -> Any:
@@ -290,10 +322,10 @@ def _tie_together() -> threading.Event:
             client.key_value_set(_FAILURE, reason)
 
     if is_first():
-        client.key_value_set(_LIFELINE, str(lifeline.hold_all(lost)))
+        client.key_value_set(_LIFELINE, lifeline.hold_all(count(), lost))
     else:
-        port = int(client.blocking_key_value_get(_LIFELINE, _MILLISECONDS_TO_AGREE))
-        lifeline.hold_first(_host(), port, jax.process_index(), lost)
+        invitation = client.blocking_key_value_get(_LIFELINE, _MILLISECONDS_TO_AGREE)
+        lifeline.hold_first(_host(), invitation, jax.process_index(), lost)
     return over
 
 
@@ -324,7 +356,7 @@ def _end_all(error: BaseException) -> None:
     """
     code, line = _describe(error)
     me = f"process {jax.process_index()}"
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if any(isinstance(reason, jax.errors.JaxRuntimeError) for reason in _reasons(error)):
         # Perhaps only because another process went: its own reason is better, if it had one.
         time.sleep(_SECONDS_TO_HEAR)
     with contextlib.suppress(Exception):
@@ -332,6 +364,13 @@ def _end_all(error: BaseException) -> None:
     if code == _BUG:
         traceback.print_exception(error)
     _quit(f"error: {me}: {line}", code)
+
+
+def _reasons(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, that from which it came, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _describe(error: BaseException) -> tuple[int, str]:
@@ -346,8 +385,9 @@ def _describe(error: BaseException) -> tuple[int, str]:
 
 
 def _quit(line: str, code: int) -> None:
-    sys.stdout.flush()
+    # First of all: without process 0, JAX is about to abort this one, too.
     os.write(2, (line + "\n").encode())
+    sys.stdout.flush()
     if is_first():
         # It carries the messages of all: JAX would abort the others, with pages of addresses.
         time.sleep(_SECONDS_TO_SPREAD)

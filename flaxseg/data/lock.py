@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from filelock import FileLock, Timeout
 
+from flaxseg.locks import let_go, lock_on
+
 _PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.5
 
@@ -29,17 +31,12 @@ def one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            # Removed while it is held: afterwards it may be another's.
-            with contextlib.suppress(OSError):
-                pathlib.Path(lock.lock_file).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                lock.release()
+            let_go(lock)
 
 
 def _acquired(folder: pathlib.Path) -> FileLock | None:
     file = folder.with_name(f".{folder.name}.lock")
-    # Its soft lock is a file that a killed process would leave behind, for others to wait for.
-    lock = FileLock(file, fallback_to_soft=False)
+    lock = lock_on(file)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:

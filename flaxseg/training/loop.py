@@ -79,14 +79,15 @@ def fit(
             start()  # before anything is written: it may not fit
         processes.check_settings(config)
         stop.join(setup.mesh)
-        processes.open_workdir(config)
-        _print_settings(setup, console)
-        checkpoints = Checkpoints(config.directory / workdir.CHECKPOINTS, setup.identity())
-        with checkpoints:
-            if stop.requested():
-                result = _untouched(config, checkpoints)
-            else:
-                result = _Run(setup, checkpoints, stop, console, start).train()
+        notify = functools.partial(print_line, console)
+        with processes.open_workdir(config, setup.mesh, notify):
+            _print_settings(setup, console)
+            folder = config.directory / workdir.CHECKPOINTS
+            with Checkpoints(folder, setup.identity()) as checkpoints:
+                if stop.requested():
+                    result = _untouched(config, checkpoints)
+                else:
+                    result = _Run(setup, checkpoints, stop, console, start).train()
     print_line(console, _farewell(result, stop))
     return result
 

@@ -1,7 +1,8 @@
 """What a run of several processes does differently: one of them writes, all of them agree."""
 
+import contextlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from jax.sharding import Mesh
 from rich.console import Console
@@ -44,21 +45,28 @@ def check_settings(config: TrainConfig) -> None:
     distributed.check_equal(f"settings of {config.directory}", json.dumps(values), difference)
 
 
-def open_workdir(config: TrainConfig) -> None:
-    """Makes the work directory once every process has found its settings and data to fit.
+@contextlib.contextmanager
+def open_workdir(config: TrainConfig, mesh: Mesh, notify: Callable[[str], None]) -> Iterator[None]:
+    """`workdir.open_workdir`, by the process that writes, once settings and data fit in all.
+
+    Args:
+        config: settings of the run.
+        mesh: devices of all processes.
+        notify: takes a line for the user.
 
     Raises:
-        ConfigError: it cannot be written, or not all processes see the same folder.
+        ConfigError: as there, or not all processes see the same folder.
     """
-    distributed.wait_for_all("before anything is written")
-    if distributed.is_first():
-        workdir.open_workdir(config)
-    distributed.wait_for_all("the work directory is there")
-    if workdir.is_new(config):
-        raise ConfigError(
-            f"--workdir {config.directory} is not the folder that process 0 has made: it must be "
-            "on a file system that all hosts share"
-        )
+    distributed.meet(mesh)
+    writes = distributed.is_first()
+    with workdir.open_workdir(config, notify) if writes else contextlib.nullcontext():
+        distributed.wait_for_all("the work directory is there")
+        if workdir.is_new(config):
+            raise ConfigError(
+                f"--workdir {config.directory} is not the folder that process 0 has made: it must "
+                "be on a file system that all hosts share"
+            )
+        yield
 
 
 def record_changes(config: TrainConfig, step: int, changes: Collection[Change]) -> None:

@@ -1,13 +1,17 @@
 """The work directory: which run it belongs to, and whether that run is over."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from flaxseg.errors import ConfigError
 from flaxseg.files import replace_text
+from flaxseg.locks import let_go, lock_on
 from flaxseg.model_dir import CONFIG_FILE
 from flaxseg.training.config import TrainConfig, differences, is_fixed, resolved
 from flaxseg.training.resuming import Change, ways_out, write_history
@@ -20,6 +24,7 @@ CURVES_FILE = "curves.png"
 CHECKPOINTS = "checkpoints"
 OVERLAYS = "overlays"
 TENSORBOARD = "tensorboard"
+LOCK_FILE = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +86,49 @@ def is_new(config: TrainConfig) -> bool:
     return not (config.directory / CONFIG_FILE).exists()
 
 
-def open_workdir(config: TrainConfig) -> Path:
-    """Makes the work directory, with its config if it is new."""
+@contextlib.contextmanager
+def open_workdir(config: TrainConfig, notify: Callable[[str], None]) -> Iterator[None]:
+    """Context in which no second run is at work in the directory; makes it, with its config.
+
+    Args:
+        config: settings of the run.
+        notify: takes a line for the user where nothing can keep a second run out.
+
+    Raises:
+        ConfigError: it cannot be written, belongs to another run, or one is at work in it.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            config.directory.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_held(config.directory, notify))
+            check_workdir(config)  # again: another run may have begun there meanwhile
+            if is_new(config):
+                _write_config(config)
+        except OSError as error:
+            raise ConfigError(f"--workdir {config.directory} cannot be written: {error}") from error
+        yield
+
+
+@contextlib.contextmanager
+def _held(directory: Path, notify: Callable[[str], None]) -> Iterator[None]:
+    lock = lock_on(directory / LOCK_FILE)
     try:
-        config.directory.mkdir(parents=True, exist_ok=True)
-        if is_new(config):
-            _write_config(config)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"--workdir {directory}: another run is at work there (it holds {LOCK_FILE}): wait for "
+            "its end, or choose another folder"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"--workdir {config.directory} cannot be written: {error}") from error
-    return config.directory
+        notify(
+            f"{directory} cannot be locked ({error.strerror or error}): nothing keeps a second run "
+            "out of it"
+        )
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            let_go(lock)
 
 
 def record_changes(config: TrainConfig, step: int, changes: Collection[Change]) -> None:

@@ -162,7 +162,8 @@ def test_config_of_before_loads():
 
 def test_another_loss_is_another_run(small_run, tmp_path):
     config = small_run(workdir=str(tmp_path), limit=8, loss=("dice=2", "focal"))
-    open_workdir(config)
+    with open_workdir(config, pytest.fail):
+        pass
     with pytest.raises(ConfigError, match="--loss was dice=2 focal, now lovasz"):
         check_workdir(dataclasses.replace(config, loss=("lovasz",)))
     # Class weights follow from the labels, which may change under the same flags.

@@ -9,19 +9,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from flaxseg import distributed
 from flaxseg.distributed import Launch, launched_by_cluster
-from flaxseg.errors import ConfigError
+from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.training import fit, make_config
 from flaxseg.training.config import flag, show
 
 ROOT = Path(__file__).parents[2]
 
 # A process signals itself at a chosen place: no test has to guess how fast it is.
+# A stranger comes to the port of process 0 before the other process does.
 PROGRAM = """
-import os, runpy, signal, sys
+import os, runpy, signal, socket, sys
+from flaxseg import lifeline
 from flaxseg.training import loop
 
 place = sys.argv[1]
@@ -34,6 +38,12 @@ def strike_at(owner, name, number, is_time):
         return original(*args)
     setattr(owner, name, method)
 
+def after_a_stranger(host, invitation, process, lost, hold_first=lifeline.hold_first):
+    with socket.create_connection((host, int(invitation.split()[0]))) as stranger:
+        stranger.sendall(f"{process}\\n".encode())
+    hold_first(host, invitation, process, lost)
+
+lifeline.hold_first = after_a_stranger
 if place == "step3":
     strike_at(loop.Monitor, "push", signal.SIGTERM, lambda monitor, step, *_: step == 3)
 elif place == "begin":
@@ -143,6 +153,20 @@ def test_a_process_that_is_killed_ends_both(config, both):
     assert codes == [2, -signal.SIGKILL], errors
     assert "error: process 0 ends as process 1 failed: it is gone without a word" in errors[0]
     assert not config.directory.exists()
+
+
+def test_what_may_follow_from_a_loss_waits_for_its_reason(monkeypatch):
+    """A save that fails because another process is gone must not be told as the reason."""
+    waited, told = [], []
+    monkeypatch.setattr(distributed.time, "sleep", waited.append)
+    monkeypatch.setattr(distributed, "_quit", lambda line, code: told.append((line, code, *waited)))
+    lost = CheckpointError("it could not be written")
+    lost.__cause__ = jax.errors.JaxRuntimeError("connection reset by peer")
+    for error in (lost, CheckpointError("it could not be written")):
+        distributed._end_all(error)
+        waited.clear()
+    line = "error: process 0: it could not be written"
+    assert told == [(line, 2, distributed._SECONDS_TO_HEAR), (line, 2)]
 
 
 @pytest.mark.parametrize(
