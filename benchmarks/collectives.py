@@ -3,11 +3,8 @@
     python benchmarks/collectives.py NAME [--devices 8] [--fsdp 8] [--override K=V ...] [--all]
 
 The step is compiled for simulated CPU devices and not run: no weights are made. Payload is the size
-of the whole tensor that a collective sums or puts together, on each device. In theory a step moves
-
-- data parallel: every gradient once, in an all-reduce;
-- fsdp: every split parameter once, in an all-gather (it is kept for the backward pass), and its
-  gradient once, in a reduce-scatter; with a data axis too, the gradient's part in an all-reduce.
+of the whole tensor that a collective sums or puts together, on each device; the theory is that of
+`flaxseg.planning.collectives`.
 
 The sums of BatchNorm and of the loss, one value per channel or less, are listed apart. XLA for CPUs
 has no pass that makes reduce-scatters: there a gradient that is to be split is an all-reduce of the
@@ -17,11 +14,8 @@ the theory by more than 10 %, or if anything else as large as a matrix is sent.
 
 import argparse
 import collections
-import math
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -30,162 +24,13 @@ from flax import nnx
 from jax import numpy as jnp
 
 from flaxseg import models
+from flaxseg.planning.collectives import theory, what_they_carry
+from flaxseg.planning.hlo import collectives
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import FSDP, MIN_SHARDED, gather_for_gradient, make_mesh, state_sharding
 from flaxseg.training.config import parse_overrides
 from flaxseg.training.optim import make_optimizer
 from flaxseg.training.step import compile_step, init_state, make_train_step
-
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(?:-start)?\((.*)")
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
-_CALLED = re.compile(r"(?:body|condition|calls|to_apply|branch_computations)=\{?([%\w.\-, ]+)\}?")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_TENSOR = re.compile(r"([a-z]+\d+)\[([\d,]*)\]")
-
-Shape = tuple[int, ...]
-
-
-class Collective(NamedTuple):
-    """One tensor in one collective instruction.
-
-    Attributes:
-        kind: of `KINDS`.
-        shape: of the result.
-        bytes: of a whole tensor: of a reduce-scatter, of its operand.
-        group: number of devices that take part.
-        times: how often a step runs the instruction.
-        backward: it belongs to the gradient.
-    """
-
-    kind: str
-    shape: Shape
-    bytes: int
-    group: int
-    times: int
-    backward: bool
-
-
-def collectives(text: str) -> list[Collective]:
-    """Every tensor in the collectives of a compiled program, from its HLO text."""
-    times = _executions(text)
-    found = []
-    for computation, line in _lines(text):
-        match = _INSTRUCTION.search(line)
-        if not match or not times[computation]:
-            continue
-        results, kind, rest = match.groups()
-        group = _group_size(rest)
-        tensors = _TENSOR.findall(results)
-        if kind in ("all-to-all", "collective-permute"):
-            tensors = tensors[:1]  # a tuple of equal parts; the result is all of them
-        for dtype, dims in tensors:
-            shape = tuple(int(n) for n in dims.split(",") if n)
-            size = math.prod(shape) * int(re.sub(r"\D", "", dtype)) // 8
-            size *= group if kind in ("reduce-scatter", "all-to-all") else 1
-            backward = "transpose(" in rest
-            found.append(Collective(kind, shape, size, group, times[computation], backward))
-    return found
-
-
-def _lines(text: str) -> Iterator[tuple[str, str]]:
-    """Each line with the name of its computation."""
-    computation = ""
-    for line in text.splitlines():
-        header = _COMPUTATION.match(line)
-        computation = header.group(1) if header else computation
-        yield computation, line
-
-
-def _executions(text: str) -> dict[str, int]:
-    """How often a run of the program executes each computation."""
-    callers: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
-    entry = ""
-    for computation, line in _lines(text):
-        if line.startswith("ENTRY"):
-            entry = computation
-        trips = _TRIPS.search(line)
-        for names in _CALLED.findall(line):
-            for name in re.findall(r"[\w.\-]+", names):
-                callers[name].append((computation, int(trips.group(1)) if trips else 1))
-    times = collections.defaultdict(int, {entry: 1})
-
-    def count(name: str) -> int:
-        if name not in times:
-            times[name] = sum(count(caller) * trips for caller, trips in callers[name])
-        return times[name]
-
-    for name in list(callers):
-        count(name)
-    return times
-
-
-def _group_size(rest: str) -> int:
-    """Devices in each group, in any of the notations of HLO."""
-    mesh = re.search(r"replica_groups=mesh\[(.*?)\].*?\{(.*?)\}", rest)
-    if mesh:
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh.group(1)))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", mesh.group(2)))
-    iota = re.search(r"replica_groups=\[\d+,(\d+)\]<=", rest)
-    if iota:
-        return int(iota.group(1))
-    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
-    return len(listed.group(1).split(",")) if listed else 1
-
-
-def what_they_carry(found: Iterable[Collective], params: Any, data: int) -> list[str]:
-    """What each tensor is: "parameters", "gradients", "statistics" or "other".
-
-    A tensor is a gradient if it has as many bytes as a parameter whose gradient was not found yet:
-    one that is summed twice is something else the second time. (XLA transposes and flattens what it
-    sends, so the shape says nothing.) A vector that is no gradient is a sum over the batch, of
-    BatchNorm or of the loss.
-
-    Args:
-        found: the collectives.
-        params: parameters with their shardings, abstract or not.
-        data: devices with the same part of the state.
-    """
-    gradients: collections.Counter[int] = collections.Counter()
-    gathered: collections.Counter[int] = collections.Counter()
-    for size, part in _sizes(params):
-        gradients[size] += 1
-        if part < size:
-            gathered[size] += 1
-            gradients[part] += data > 1
-
-    def carried(one: Collective) -> str:
-        vector = sum(n > 1 for n in one.shape) < 2
-        if one.kind == "all-gather":
-            expected, name = gathered, "parameters"
-        elif one.kind in ("all-reduce", "reduce-scatter") and (one.backward or not vector):
-            expected, name = gradients, "gradients"
-        else:
-            return "statistics" if vector else "other"
-        expected[one.bytes] -= one.times
-        if expected[one.bytes] >= 0:
-            return name
-        return "statistics" if vector else "other"
-
-    return [carried(one) for one in found]
-
-
-def _sizes(params: Any) -> Iterator[tuple[int, int]]:
-    """Bytes of each parameter, and of the part of it that a device holds."""
-    for leaf in jax.tree.leaves(params):
-        part = math.prod(leaf.sharding.shard_shape(leaf.shape))
-        yield leaf.size * leaf.dtype.itemsize, part * leaf.dtype.itemsize
-
-
-def theory(params: Any, data: int) -> dict[str, int]:
-    """The least payload of a step in bytes: of "parameters" and of "gradients"."""
-    total = {"parameters": 0, "gradients": 0}
-    for size, part in _sizes(params):
-        total["gradients"] += size
-        if part < size:
-            total["parameters"] += size
-            total["gradients"] += part if data > 1 else 0
-    return total
 
 
 class Program(NamedTuple):

@@ -1,4 +1,4 @@
-"""The command line: `flaxseg train | data | predict | eval`."""
+"""The command line: `flaxseg train | plan | data | predict | eval`."""
 
 import contextlib
 import dataclasses
@@ -16,6 +16,7 @@ from rich.console import Console
 from flaxseg.errors import ConfigError, FlaxsegError
 from flaxseg.ops import Precision
 from flaxseg.pictures.open import MAX_PIXELS
+from flaxseg.tpu import quiet_libtpu
 
 if TYPE_CHECKING:
     from flaxseg.training import TrainConfig
@@ -38,6 +39,7 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         The exit code: 0, or 2 after one line on standard error.
     """
+    quiet_libtpu()
     args = sys.argv[1:] if args is None else list(args)
     if not args or args[0] in ("-h", "--help"):
         print(_usage())
@@ -99,7 +101,16 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
     Raises:
         ConfigError: an unknown flag, or a value that does not fit.
     """
-    from flaxseg.training import RECIPES, TrainConfig, make_config
+    from flaxseg.training import RECIPES, TrainConfig
+
+    about = f"Train a segmentation network. Recipes: {', '.join(RECIPES)}."
+    default = _train_defaults(args)
+    return _parse(TrainConfig, args, prog, default=default, description=about).validate()
+
+
+def _train_defaults(args: Sequence[str]) -> "TrainConfig":
+    """What the settings of a run are where the command line does not name them."""
+    from flaxseg.training import make_config
     from flaxseg.training.recipes import IN_STEPS
 
     # They supply the defaults that the second, full parse starts from and shows as help.
@@ -107,11 +118,21 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
     for epochs, steps in IN_STEPS.items():
         if _peek(args, epochs) and not _peek(args, steps):
             default = dataclasses.replace(default, **{steps: None})
-    about = f"Train a segmentation network. Recipes: {', '.join(RECIPES)}."
-    return _parse(TrainConfig, args, prog, default=default, description=about).validate()
+    return default
 
 
 _PEEKED = ("model", "data", "recipe", "config")
+
+
+def plan(args: Sequence[str], prog: str = "flaxseg plan") -> None:
+    """Show what a training step costs on devices that need not be there; takes train's flags."""
+    from flaxseg.planning.command import PlanArgs
+
+    # Without a value of its own a flag of the second dataclass is required, as it should be.
+    default = PlanArgs(train=_train_defaults(args), topology=tyro.MISSING)
+    given = _parse(PlanArgs, args, prog, default=default)
+    given.train.validate()
+    given(Console())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,6 +295,7 @@ def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
     "train": train,
+    "plan": plan,
     "data": data,
     "predict": predict,
     "eval": evaluate,

@@ -24,6 +24,7 @@ from jax.sharding import Mesh, PartitionSpec
 from flaxseg import lifeline
 from flaxseg.errors import ConfigError, FlaxsegError, TrainingError
 from flaxseg.sharding import put_batch, replicated
+from flaxseg.tpu import has_tpu
 
 _COUNTS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 """Variables in which a launcher tells how many processes it started."""
@@ -90,12 +91,13 @@ def _list(given: dict[str, Any], missing: list[str]) -> str:
 def launched_by_cluster(environment: Mapping[str, str]) -> bool:
     """Whether a launcher may have started several processes, so that JAX should look for them.
 
-    A job of one task is left alone: JAX would show it one GPU of those it has.
+    A job of one task is left alone: JAX would show it one GPU of those it has. So is a machine
+    without a TPU, on which libtpu only compiles.
     """
     counts = [environment[name] for name in _COUNTS if name in environment]
     if counts:
         return any(count != "1" for count in counts)
-    return importlib.util.find_spec("libtpu") is not None
+    return importlib.util.find_spec("libtpu") is not None and has_tpu()
 
 
 @contextlib.contextmanager

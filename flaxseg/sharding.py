@@ -43,24 +43,28 @@ def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
     return Mesh(np.array(ordered).reshape(shape), axes, axis_types=types)
 
 
-def choose_devices(count: int | None, batch_size: int, fsdp: int = 1) -> list[Any]:
+def choose_devices(
+    count: int | None, batch_size: int, fsdp: int = 1, devices: Sequence[Any] | None = None
+) -> list[Any]:
     """The devices that share the batch, equally many of each process.
 
     Args:
-        count: how many of `jax.devices()`, or None for all.
+        count: how many, or None for all.
         batch_size: images per step, which every device must share equally.
         fsdp: how many share one copy of the state.
+        devices: to choose from, by default `jax.devices()`.
 
     Raises:
         ConfigError: if there are fewer devices, the processes or copies cannot share them equally,
             or the batch cannot be divided among them.
     """
+    devices = jax.devices() if devices is None else devices
     by_process: dict[int, list[Any]] = collections.defaultdict(list)
-    for device in jax.devices():
+    for device in devices:
         by_process[device.process_index].append(device)
-    total, processes = len(jax.devices()), len(by_process)
+    total, processes = len(devices), len(by_process)
     if count is not None and count > total:
-        kind = jax.devices()[0].platform
+        kind = devices[0].platform
         raise ConfigError(f"--devices is {count}, but only {total} ({kind}) are there")
     count = count or total
     if count % processes:

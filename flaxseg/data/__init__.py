@@ -27,6 +27,7 @@ from flaxseg.data.transforms import RareClasses as RareClasses
 from flaxseg.data.transforms import TrainTransform as TrainTransform
 from flaxseg.data.transforms import Transform as Transform
 from flaxseg.errors import DataError, did_you_mean
+from flaxseg.labels import LabelSet
 from flaxseg.pictures.open import MAX_PIXELS
 
 PathLike = str | os.PathLike
@@ -64,7 +65,7 @@ def open_source(
     if name == "shapes":
         return _open_shapes(split, data_dir, image_size)
     if name not in FILE_DATASETS:
-        raise DataError(f"no data set is called {name!r}{did_you_mean(name, list_datasets())}")
+        raise _unknown(name)
     from flaxseg.data.prepared import PreparedSource, prepare
 
     dataset = FILE_DATASETS[name]
@@ -108,9 +109,26 @@ def open_run_source(
     return source if limit is None else FirstExamples(source, limit)
 
 
+def known_labels(name: str) -> LabelSet | None:
+    """The classes of a data set, where they do not depend on its files.
+
+    Raises:
+        DataError: unknown name.
+    """
+    if name == "shapes":
+        return Shapes.labels
+    if name not in FILE_DATASETS:
+        raise _unknown(name)
+    return FILE_DATASETS[name].labels
+
+
 def list_datasets() -> list[str]:
     """Names that `open_source` knows."""
     return sorted(["shapes", *FILE_DATASETS])
+
+
+def _unknown(name: str) -> DataError:
+    return DataError(f"no data set is called {name!r}{did_you_mean(name, list_datasets())}")
 
 
 def _open_shapes(

@@ -234,5 +234,6 @@ ADE20K = FileDataset(
         ),
     ),
     folders=(_ROOT, _IMAGES, _LABELS),
+    labels=LABELS,
 )
 """The data set; no SHA-256 of its archive is published, its members carry checksums."""

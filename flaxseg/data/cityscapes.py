@@ -115,5 +115,6 @@ CITYSCAPES = FileDataset(
     ),
     source="https://www.cityscapes-dataset.com (login required)",
     folders=(_IMAGES, _LABELS),
+    labels=LABELS,
 )
 """The data set; its archives have no public address."""

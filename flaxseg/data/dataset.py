@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from flaxseg.data.archives import Archive
 from flaxseg.data.pairs import PairFolder
+from flaxseg.labels import LabelSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class FileDataset:
         own: the files are the user's own: a zip serves as a folder, and `find` takes the `cache`
             into which it unpacks one and paints masks.
         folders: what the archives extract to; a folder that holds one of them counts as extracted.
+        labels: the classes, where they are the same in every folder of it.
     """
 
     name: str
@@ -30,6 +32,7 @@ class FileDataset:
     source: str = ""
     own: bool = False
     folders: tuple[str, ...] = ()
+    labels: LabelSet | None = None
 
     @property
     def downloadable(self) -> bool:

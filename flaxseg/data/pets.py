@@ -110,5 +110,6 @@ PETS = FileDataset(
         ),
     ),
     folders=(_IMAGES, _ANNOTATIONS),
+    labels=LABELS,
 )
 """The data set, its archives with the checksums that TFDS has published."""

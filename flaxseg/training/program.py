@@ -50,10 +50,7 @@ class StepProgram:
             batch_size: images per step.
             image_size: their height and width.
         """
-        place, pixels = split_batch(mesh), (batch_size, *image_size)
-        image = jax.ShapeDtypeStruct((*pixels, 3), jnp.uint8, sharding=place)
-        label = jax.ShapeDtypeStruct(pixels, jnp.uint8, sharding=place)
-        traced = train_step.trace(state, image, label)
+        traced = trace_step(train_step, state, mesh, batch_size=batch_size, image_size=image_size)
         lowered = traced.lower()
         compiled = lowered.compile()
         parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
@@ -74,6 +71,21 @@ class StepProgram:
         if self.memory is not None:
             parts.append(f"{self.memory / 2**20:.0f} MiB per device")
         return ", ".join(parts)
+
+
+def trace_step(
+    train_step: Any,
+    state: TrainState,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+    image_size: tuple[int, int],
+) -> jax.stages.Traced:
+    """A step for batches of one size, traced; the arguments are those of `StepProgram.of`."""
+    place, pixels = split_batch(mesh), (batch_size, *image_size)
+    image = jax.ShapeDtypeStruct((*pixels, 3), jnp.uint8, sharding=place)
+    label = jax.ShapeDtypeStruct(pixels, jnp.uint8, sharding=place)
+    return train_step.trace(state, image, label)
 
 
 def peak_memory() -> int | None:

@@ -1,4 +1,4 @@
-"""What a run is made of before its first step: data, model, compiled functions."""
+"""What a run is made of before its first step: a blueprint, its data, compiled functions."""
 
 import dataclasses
 import functools
@@ -7,33 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 from flax import nnx
-from jax.sharding import Mesh
 
 from flaxseg import data, models
 from flaxseg.data.report import absent_classes, understood
 from flaxseg.data.statistics import Statistics
 from flaxseg.distributed import to_host
-from flaxseg.errors import ConfigError
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.more_metrics import parse_metrics
 from flaxseg.inference.windows import Windows, make_windows
-from flaxseg.preprocess import Preprocess
-from flaxseg.sharding import FSDP, choose_devices, gather_for_gradient, make_mesh, state_sharding
 from flaxseg.training.augment import make_transform
-from flaxseg.training.averaging import Averaging, Swa, make_averaging
+from flaxseg.training.averaging import Swa
 from flaxseg.training.batch_statistics import Estimator, make_estimator
-from flaxseg.training.config import TrainConfig, parse_overrides, show
-from flaxseg.training.losses import Objective
-from flaxseg.training.optim import check_combinations, check_parts, make_schedule
-from flaxseg.training.optim.configured import configured_optimizer
-from flaxseg.training.program import StepProgram
+from flaxseg.training.blueprint import Blueprint, run_mesh
+from flaxseg.training.config import TrainConfig
 from flaxseg.training.resuming import Calendar
 from flaxseg.training.settings.evaluation import check_evaluation
-from flaxseg.training.start import Start, replace_weights
-from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
+from flaxseg.training.step import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,49 +113,15 @@ def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, Statistic
     return source, data.count_labels(source) if config.check_labels else None
 
 
-def _model_config(
-    config: TrainConfig, num_classes: int, overrides: dict[str, Any]
-) -> models.Config:
-    """The network's configuration for these classes and training images."""
-    model_config = models.get_config(config.model, num_classes=num_classes, **overrides)
-    model_config = model_config.with_image_size(config.image_size)
-    try:
-        model_config.check_size(config.image_size)
-    except ConfigError as error:
-        size = show(config.image_size)
-        raise ConfigError(f"--image-size {size} with --model {config.model}: {error}") from None
-    return model_config
-
-
 @dataclasses.dataclass(frozen=True)
-class Setup:
-    """A run, ready for its first step.
+class Setup(Blueprint):
+    """A run, ready for its first step: a `Blueprint` with its data.
 
     Attributes:
-        config: settings.
         datasets: both splits.
-        mesh: devices.
-        model_config: the network's own settings.
-        graphdef: the network in train mode, without its variables.
-        tx: optimiser.
-        schedule: learning rate by number of updates.
-        preprocess: from image bytes to the network's input.
-        objective: what is minimised.
-        total_steps: length of the run.
-        averaging: how an average follows the weights, if one does.
     """
 
-    config: TrainConfig
     datasets: Datasets
-    mesh: Mesh
-    model_config: models.Config
-    graphdef: nnx.GraphDef
-    tx: optax.GradientTransformation
-    schedule: optax.Schedule
-    preprocess: Preprocess
-    objective: Objective
-    total_steps: int
-    averaging: Averaging | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Setup":
@@ -174,37 +130,17 @@ class Setup:
         Raises:
             FlaxsegError: whatever of it does not fit, by the name of its flag or file.
         """
-        check_combinations(config)
+        mesh = run_mesh(config)
         check_evaluation(config)
-        devices = choose_devices(config.devices, config.batch_size, config.fsdp)
-        mesh = make_mesh(devices, config.fsdp)
-        check_parts(config, mesh.size)
-        overrides = parse_overrides(config.override)
-        models.get_config(config.model, **overrides)
         datasets = open_datasets(config)
         parse_metrics(config.metrics, datasets.val.labels)
-        num_classes = datasets.train.labels.num_classes
-        model_config = _model_config(config, num_classes, overrides)
-        model = models.abstract_model(model_config, dtype=jnp.dtype(config.dtype))
-        total = config.steps or config.epochs * datasets.steps_per_epoch
-        schedule = make_schedule(config, datasets.steps_per_epoch, total)
-        return cls(
-            config=config,
+        return cls.lay_out(
+            config,
+            mesh,
+            labels=datasets.train.labels,
+            steps_per_epoch=datasets.steps_per_epoch,
+            count=datasets.count_labels,
             datasets=datasets,
-            mesh=mesh,
-            model_config=model_config,
-            graphdef=nnx.split(model, nnx.Param, nnx.BatchStat)[0],
-            tx=configured_optimizer(config, schedule, model),
-            schedule=schedule,
-            preprocess=Preprocess(config.mean, config.std, config.channels),
-            objective=Objective.of(
-                config,
-                labels=datasets.train.labels,
-                aux_weights=model_config.aux_weights,
-                count=datasets.count_labels,
-            ),
-            total_steps=total,
-            averaging=make_averaging(config, datasets.steps_per_epoch),
         )
 
     @property
@@ -232,70 +168,6 @@ class Setup:
             **self.objective.identity(),
             "settings": self.config.to_json(),
         }
-
-    def init(self, start: Start | None = None) -> TrainState:
-        """The state before the first step, made on the devices.
-
-        The same seed gives the same weights on any number of them.
-
-        Args:
-            start: weights from elsewhere that take the place of random ones.
-        """
-        init = jax.jit(self._init, out_shardings=self.sharding)
-        state = init.lower().compile(compiler_options=models.quick_compile())()
-        if start is None:
-            return state
-        return replace_weights(
-            state,
-            start,
-            graphdef=self.graphdef,
-            tx=self.tx,
-            sharding=self.sharding,
-            averaging=self.averaging,
-        )
-
-    def abstract_state(self) -> TrainState:
-        """Shapes, dtypes and shardings of the state."""
-        return jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            self._shapes,
-            self.sharding,
-        )
-
-    @functools.cached_property
-    def sharding(self) -> Any:
-        """Where every tensor of the state lies, as a tree of its structure."""
-        return state_sharding(self._shapes, self.mesh)
-
-    @functools.cached_property
-    def _shapes(self) -> Any:
-        return jax.eval_shape(self._init)
-
-    def _init(self) -> TrainState:
-        rngs = models.params_keys(self.config.seed)
-        model = models.build(self.model_config, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
-        return init_state(model, self.tx, self.averaging)
-
-    @functools.cached_property
-    def train_step(self) -> Any:
-        """The jitted training step."""
-        split = self.mesh.shape[FSDP] > 1
-        step = make_train_step(
-            self.graphdef,
-            self.tx,
-            schedule=self.schedule,
-            preprocess=self.preprocess,
-            seed=self.config.seed,
-            aux_weights=self.objective.aux_weights,
-            loss=self.objective.loss,
-            accumulate_parts=self.config.accumulate,
-            weigh=self.objective.weigh,
-            averaging=self.averaging,
-            accuracy=self.config.train_accuracy,
-            gather=gather_for_gradient(self.sharding.params, self.mesh) if split else None,
-            matmul_precision=self.config.matmul_precision,
-        )
-        return compile_step(step, self.mesh, self.sharding)
 
     @functools.cached_property
     def _estimator(self) -> Estimator:
@@ -325,17 +197,6 @@ class Setup:
             batches = itertools.islice(self.datasets.train_batches, epoch)
             stats = self._estimator(params, stats, guard(batches))
         return dataclasses.replace(state, params=params, stats=stats)
-
-    @functools.cached_property
-    def program(self) -> StepProgram:
-        """The training step, compiled for the run's batches before the first of them."""
-        return StepProgram.of(
-            self.train_step,
-            self.abstract_state(),
-            self.mesh,
-            batch_size=self.config.batch_size,
-            image_size=self.config.image_size,
-        )
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:

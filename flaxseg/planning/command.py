@@ -1,0 +1,108 @@
+"""`flaxseg plan`."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from flaxseg.errors import ConfigError
+from flaxseg.files import replace_text
+from flaxseg.planning.largest import Largest, find_largest
+from flaxseg.planning.memory import DoesNotFit
+from flaxseg.planning.plan import Plan, make_plan
+from flaxseg.planning.report import headline, plan_table, traffic_table, verdict
+from flaxseg.planning.topology import Topology, find_topology
+from flaxseg.printed import print_line
+from flaxseg.training.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanArgs:
+    """What a training step costs on devices that need not be there."""
+
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    """Settings of the run, as in `flaxseg train`."""
+
+    topology: str
+    """Devices: v4:2x2x1, v5e:2x4, v5p:2x2x2, v6e:8x8 and the like, or cpu:8 for simulated ones."""
+
+    num_classes: int | None = None
+    """Classes to tell apart. None: those of the data set, whose files are not needed."""
+
+    search: bool = False
+    """Search for the largest batch that fits, which compiles up to six more programs."""
+
+    json: Path | None = None
+    """File to write the same numbers to."""
+
+    def __call__(self, console: Console) -> None:
+        """Prints the plan.
+
+        Raises:
+            DoesNotFit: the step needs more memory than a chip has; the file is written first.
+            FlaxsegError: settings that do not fit.
+        """
+        topology = find_topology(self.topology)
+        if self.search and topology.chip is None:
+            raise ConfigError(
+                f"--search needs chips whose memory is known, --topology is {self.topology}"
+            )
+        plan, refused = None, None
+        try:
+            plan = make_plan(self.train, topology, self.num_classes)
+        except DoesNotFit as error:
+            refused = error
+        if plan is not None:
+            _show(plan, console)
+        largest = self._search(topology, plan) if self.search else None
+        if largest is not None:
+            print_line(console, largest.sentence(self.train.accumulate))
+        if self.json is not None:
+            replace_text(self.json, json.dumps(self._values(plan, refused, largest), indent=1))
+        if refused is not None:
+            raise refused
+
+    def _search(self, topology: Topology, plan: Plan | None) -> Largest:
+        assert topology.chip is not None
+        chips = self.train.devices or len(topology.devices)
+
+        def planned(images: int) -> Plan:
+            config = dataclasses.replace(self.train, batch_size=images * chips)
+            return make_plan(config, topology, self.num_classes)
+
+        unit = self.train.accumulate
+        return find_largest(functools.cache(planned), unit, topology.chip.memory, plan)
+
+    def _values(
+        self, plan: Plan | None, refused: DoesNotFit | None, largest: Largest | None
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {"settings": self.train.to_json()}
+        if plan is not None:
+            values |= plan.to_json()
+        elif refused is not None:
+            values |= {
+                "model": self.train.model,
+                "topology": self.topology,
+                "batch_size": self.train.batch_size,
+                "image_size": self.train.image_size,
+                "fits": False,
+                "asked": refused.asked,
+                "available": refused.available,
+            }
+        return values | ({"largest": dataclasses.asdict(largest)} if largest else {})
+
+
+def _show(plan: Plan, console: Console) -> None:
+    print_line(console, headline(plan))
+    for line in plan.notes:
+        print_line(console, line)
+    console.print(plan_table(plan))
+    if plan.traffic:
+        console.print(traffic_table(plan))
+    words = verdict(plan)
+    if words is not None:
+        print_line(console, words)

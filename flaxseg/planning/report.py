@@ -1,0 +1,82 @@
+"""A plan as text for people."""
+
+from rich.table import Table
+
+from flaxseg.planning.plan import Plan
+
+
+def _size(count: float) -> str:
+    """Bytes in a unit of 1024s that leaves up to four digits before the point."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 9999.5:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def plan_table(plan: Plan) -> Table:
+    """What a step costs each chip, one line for each part."""
+    table = Table("per chip", "", box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(justify="right")
+    memory = plan.memory
+    for name, value in (
+        ("parameters", memory.parameters),
+        ("optimiser state", memory.optimizer),
+        ("statistics, averages, padding", memory.others),
+        ("images and labels", memory.batch),
+        ("activations and gradients", memory.temporaries),
+        ("program", memory.program),
+        ("peak memory", memory.peak),
+    ):
+        table.add_row(name, _size(value), _share(name, memory.peak, plan.available))
+    if plan.flops is not None:
+        table.add_row("FLOPs", f"{plan.flops / 1e9:.1f} GFLOP", _seconds(plan, "FLOPs"))
+    if plan.bytes_accessed is not None:
+        table.add_row("bytes accessed", _size(plan.bytes_accessed), _seconds(plan, "memory"))
+    table.add_row("sent to other chips", _size(plan.sent), _seconds(plan, "links"))
+    table.add_row("sent at least, as float32", _size(plan.least_sent), "")
+    if plan.xla_seconds is not None:
+        table.add_row("time of a step by XLA", f"{plan.xla_seconds * 1e3:.2f} ms", "")
+    return table
+
+
+def _share(name: str, peak: int, available: int | None) -> str:
+    if name != "peak memory" or available is None:
+        return ""
+    return f"{peak / available:.0%} of {_size(available)}"
+
+
+def _seconds(plan: Plan, name: str) -> str:
+    return f"at least {plan.bounds[name] * 1e3:.2f} ms" if name in plan.bounds else ""
+
+
+def traffic_table(plan: Plan) -> Table:
+    """What is sent between chips."""
+    table = Table("carries", "collective", "chips", "tensors", "size", "sent by each", box=None)
+    for row in plan.traffic:
+        sizes = _size(row.bytes), _size(row.sent)
+        table.add_row(row.carries, row.kind, str(row.devices), str(row.tensors), *sizes)
+    return table
+
+
+def headline(plan: Plan) -> str:
+    """What was planned, in a line."""
+    height, width = plan.image_size
+    mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
+    return (
+        f"{plan.model}, {plan.parameters / 1e6:.2f} M parameters, {plan.dtype}, batch "
+        f"{plan.batch_size} of {height} x {width} on {plan.topology}: {plan.chips} devices "
+        f"({mesh}), compiled in {plan.compile_seconds:.0f} s"
+    )
+
+
+def verdict(plan: Plan) -> str | None:
+    """What bounds the step, in a line."""
+    if plan.bound is None:
+        return None
+    words = {
+        "FLOPs": "by its operations at the peak rate of bfloat16",
+        "memory": "by what it reads and writes, as XLA counts it",
+        "links": "by what it sends, over all links of a chip at once",
+    }
+    return f"bound {words[plan.bound]}: {plan.bounds[plan.bound] * 1e3:.2f} ms a step at least"

@@ -1,0 +1,198 @@
+import dataclasses
+import functools
+import json
+import re
+import sys
+
+import jax
+import pytest
+
+from flaxseg import cli
+from flaxseg.errors import ConfigError
+from flaxseg.planning import DoesNotFit, find_topology, make_plan, plan
+from flaxseg.planning.chips import CHIPS
+from flaxseg.planning.dataless import blueprint_without_data
+from flaxseg.planning.largest import find_largest
+from flaxseg.training import make_config
+from flaxseg.training.setup import Setup
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+SIZES = ("patch_size=8", "width=64", "depth=1", "mlp_dim=256")
+FLAGS = "--model vitseg --image-size 16 16 --topology cpu:8".split()
+
+PARAMETERS = {
+    "input_norm": 2 * 3,
+    "patch_embed": 8 * 8 * 3 * 64 + 64,
+    "pos_embed": 2 * 2 * 64,
+    "norm1, norm2": 2 * 2 * 64,
+    "attention": 64 * 3 * 64 + 3 * 64 + 64 * 64 + 64,
+    "mlp": 64 * 256 + 256 + 256 * 64 + 64,
+    "head": 64 * 8 * 8 * 6 + 8 * 8 * 6,
+}
+"""Counted by hand, for six classes."""
+
+SPLIT = 2 * 64 * 256 + 64 * 8 * 8 * 6
+"""Those of the matrices that are large enough to be divided."""
+
+
+def tiny(**fields):
+    return make_config(
+        "vitseg", override=SIZES, image_size=(16, 16), eval_size=(16, 16), batch_size=8, **fields
+    )
+
+
+@pytest.fixture(scope="module")
+def planned():
+    """Plans the tiny network with some `--fsdp`, each once."""
+    return functools.cache(lambda fsdp: make_plan(tiny(fsdp=fsdp), find_topology("cpu:8")))
+
+
+def test_a_plan_is_of_the_very_step_that_trains(planned):
+    ours, program = planned(2), Setup.of(tiny(fsdp=2, limit=8)).program
+    assert ours.mesh == {"data": 4, "fsdp": 2}
+    assert ours.parameters == program.parameters == sum(PARAMETERS.values())
+    assert ours.flops == program.flops / 8
+    assert ours.memory.peak - ours.memory.program == program.memory
+    assert ours.bytes_accessed == program.run.cost_analysis()["bytes accessed"]
+    sent = {(row.carries, row.kind, row.devices) for row in ours.traffic}
+    assert ("parameters", "all-gather", 2) in sent
+    assert sum(row.bytes for row in ours.traffic if row.carries == "parameters") == 4 * SPLIT
+
+
+def test_bytes_of_parameters_and_optimiser(planned):
+    whole, split = planned(1).memory, planned(2).memory
+    assert whole.parameters == 4 * sum(PARAMETERS.values())
+    assert whole.parameters - split.parameters == 4 * SPLIT / 2
+    for memory in (whole, split):  # two moments, and counters
+        assert 0 < memory.optimizer - 2 * memory.parameters <= 64
+        assert memory.batch == 16 * 16 * (3 + 1)
+        assert memory.temporaries > 0
+
+
+def test_what_is_sent_is_the_least(planned):
+    ours = planned(1)
+    assert ours.least_sent == pytest.approx(2 * 7 / 8 * 4 * sum(PARAMETERS.values()))
+    gradients = sum(row.sent for row in ours.traffic if row.carries == "gradients")
+    assert gradients == pytest.approx(ours.least_sent, rel=0.02)
+    assert ours.bounds == {} and ours.bound is None and ours.available is None
+
+
+def test_the_command_prints_and_writes_the_same_numbers(planned, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("flaxseg.planning.command.make_plan", lambda *_: planned(1))
+    file = tmp_path / "plan.json"
+    assert cli.main(["plan", *FLAGS, "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "0.09 M parameters, float32, batch 8 of 16 x 16 on cpu:8: 8 devices" in out
+    assert "assumed: 6 classes, epochs of 1000 steps" in out
+    values = json.loads(file.read_text())
+    assert values["memory"]["peak"] == planned(1).memory.peak
+    assert values["fits"] and values["settings"]["model"] == "vitseg"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--topology", "v9:2x2"], "--topology is 'v9:2x2': no chip is called 'v9'; did you mean"),
+        (["--topology", "v5e:8"], "it must have 2 sides, such as 1x1, 2x2, 2x4"),
+        (["--topology", "cpu:0"], "--topology is 'cpu:0', it must be cpu:N"),
+        (["--topology", "cpu:99"], "JAX was started with 8 CPU devices: plan in a process of its"),
+        (["--topology", "v5e:2x4"], "v5e:2x4 needs libtpu, .* pip install 'flaxseg.plan.'"),
+        (["--batch-size", "9"], "--batch-size is 9, which 8 devices cannot share equally"),
+        (["--fsdp", "3"], "--fsdp is 3, of 8 devices it can be 1, 2, 4, 8"),
+        (["--data", "folder"], "of --data folder depends on its files, .* give --num-classes"),
+        (["--data", "camvid"], "of --data camvid depends on its files, .* give --num-classes"),
+        (["--data", "campid"], "no data set is called 'campid'; did you mean camvid"),
+        (["--search"], "--search needs chips whose memory is known, --topology is cpu:8"),
+        (["--lr", "-1"], "--lr is -1.0, it must be"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_in_a_line(flags, message, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert cli.main(["plan", *FLAGS, *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, line), line
+
+
+def test_class_weights_are_made_up():
+    config = tiny(class_weights=("auto",), data="folder")
+    topology = find_topology("cpu:8")
+    blueprint, assumed = blueprint_without_data(config, topology, 19)
+    assert len(set(blueprint.objective.class_weights)) == 19
+    assert assumed.startswith("assumed: 19 classes, ")
+    assert assumed.endswith("as if classes were frequent in the order of their numbers")
+
+
+MESSAGES = (
+    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
+    "(20.50G) exceeds available HBM (15.75G).",
+    "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. "
+    "Exceeded hbm capacity by 4.75G.",
+)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_step_that_does_not_fit_is_a_result(message, monkeypatch, tmp_path, capsys):
+    def refuse(self):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr("flaxseg.training.blueprint.Blueprint.program", property(refuse))
+    file = tmp_path / "plan.json"
+    assert cli.main(["plan", *FLAGS, "--json", str(file)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--batch-size 8 does not fit cpu:8" in line
+    assert "asks each chip for 20.50 GiB, a program may use 15.75 GiB" in line
+    values = json.loads(file.read_text())
+    assert (values["fits"], values["asked"], values["available"]) == (
+        False,
+        20.5 * 2**30,
+        15.75 * 2**30,
+    )
+
+
+def stretched(known, images, peak):
+    memory = dataclasses.replace(known.memory, temporaries=0)
+    memory = dataclasses.replace(memory, temporaries=peak - memory.peak)
+    return dataclasses.replace(known, batch_size=images * known.chips, memory=memory)
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+@pytest.mark.parametrize("bend", [0, 5])
+def test_the_largest_batch_is_found_by_compiling(planned, unit, bend):
+    """Memory of 10 MB and 1 MB an image, less where it is short."""
+    tried = []
+
+    def attempt(images):
+        tried.append(images)
+        peak = 10_000_000 + images * 1_000_000 - bend * (images > 40) * 1_000_000
+        if peak > 57_500_000:
+            raise DoesNotFit("", peak, 57_500_000)
+        return stretched(planned(1), images, peak)
+
+    found = find_largest(attempt, unit, 57_500_000)
+    expected = (47 + bend) // unit * unit
+    assert (found.fits, found.too_large) == (expected, expected + unit)
+    assert len(tried) <= 6
+    assert found.sentence(unit) == f"largest batch a chip: {expected} fit, {expected + unit} do not"
+
+
+def test_a_network_that_never_fits(planned):
+    def refuse(images):
+        raise DoesNotFit("", 2, 1)
+
+    assert find_largest(refuse, 1, 1).sentence(1) == "no batch fits: 1 a chip are too many"
+
+
+def test_what_bounds_a_step_and_what_xla_says_of_it():
+    bounds = plan._bounds(CHIPS["v5e"], 197e12, 819e9 / 2, 200e9 * 3)
+    assert bounds == {"FLOPs": 1.0, "memory": 0.5, "links": 3.0}
+    assert plan._bounds(CHIPS["v5e"], None, None, 0.0) == {"links": 0.0}
+    assert plan._credible(1.5, bounds) == 1.5
+    for nonsense in (-149.9, 0.5, float("inf"), float("nan"), None):
+        assert plan._credible(nonsense, bounds) is None
+
+
+def test_unknown_devices_are_a_config_error():
+    with pytest.raises(ConfigError, match="no chip is called ''"):
+        find_topology("")
