@@ -23,6 +23,11 @@ class Template:
 
     text: str
 
+    @functools.cached_property
+    def prefix(self) -> str:
+        """How every key begins that it can give: most keys need no further look."""
+        return _FIELD.split(self.text, maxsplit=1)[0]
+
     def names(self) -> frozenset[str]:
         """The fields that occur; `*` is the parameter's name."""
         return frozenset(m[2] or m[4] for m in _FIELD.finditer(self.text))

@@ -151,7 +151,8 @@ class Format:
         known, native = set(), {}
         for rule in (rule for rule in self.rules if isinstance(rule, Rule)):
             for template in rule.foreign:
-                found = ((key, template.unfill(key)) for key in shapes)
+                prefix = template.prefix
+                found = ((key, template.unfill(key)) for key in shapes if key.startswith(prefix))
                 uses = {key: fields for key, fields in found if fields is not None}
                 known |= uses.keys()
                 if not rule.condition.holds(native):

@@ -26,7 +26,8 @@ class NativeKeys(Format):
     def names(self, shapes: Mapping[str, Shape]) -> Names:
         """Every key that some published layout of the architecture translates to."""
         templates = [t for rule in self.rules if isinstance(rule, Rule) for t in rule.native]
-        known = {key for key in shapes if any(t.match(key) for t in templates)}
+        begun = ((key, t) for t in templates for key in shapes if key.startswith(t.prefix))
+        known = {key for key, template in begun if template.match(key)}
         unknown = [key for key in shapes if key not in known and not key.endswith(COUNTER)]
         return Names({key: shapes[key] for key in shapes if key in known}, unknown, [])
 
