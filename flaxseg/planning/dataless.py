@@ -33,6 +33,11 @@ def blueprint_without_data(
         FlaxsegError: settings that do not fit.
     """
     mesh = run_mesh(config, topology.devices)
+    if topology.chip is not None and mesh.size < len(topology.devices):
+        raise ConfigError(
+            f"--devices is {mesh.size}, {topology.name} has {len(topology.devices)}, and libtpu "
+            "compiles for whole slices only: name a smaller --topology"
+        )
     labels = _labels(config.data, num_classes)
     assumed = [f"{labels.num_classes} classes", f"epochs of {STEPS_PER_EPOCH} steps"]
 

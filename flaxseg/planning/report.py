@@ -14,6 +14,10 @@ def _size(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
+
+
 def plan_table(plan: Plan) -> Table:
     """What a step costs each chip, one line for each part."""
     table = Table("per chip", "", box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -36,7 +40,7 @@ def plan_table(plan: Plan) -> Table:
     table.add_row("sent to other chips", _size(plan.sent), _seconds(plan, "links"))
     table.add_row("sent at least, as float32", _size(plan.least_sent), "")
     if plan.xla_seconds is not None:
-        table.add_row("time of a step by XLA", f"{plan.xla_seconds * 1e3:.2f} ms", "")
+        table.add_row("time of a step by XLA", _milliseconds(plan.xla_seconds), "")
     return table
 
 
@@ -47,7 +51,7 @@ def _share(name: str, peak: int, available: int | None) -> str:
 
 
 def _seconds(plan: Plan, name: str) -> str:
-    return f"at least {plan.bounds[name] * 1e3:.2f} ms" if name in plan.bounds else ""
+    return f"at least {_milliseconds(plan.bounds[name])}" if name in plan.bounds else ""
 
 
 def traffic_table(plan: Plan) -> Table:
@@ -79,4 +83,5 @@ def verdict(plan: Plan) -> str | None:
         "memory": "by what it reads and writes, as XLA counts it",
         "links": "by what it sends, over all links of a chip at once",
     }
-    return f"bound {words[plan.bound]}: {plan.bounds[plan.bound] * 1e3:.2f} ms a step at least"
+    least = _milliseconds(plan.bounds[plan.bound])
+    return f"bound {words[plan.bound]}: {least} a step at least"

@@ -1,15 +1,17 @@
 import dataclasses
 import functools
+import io
 import json
 import re
 import sys
 
 import jax
 import pytest
+from rich.console import Console
 
 from flaxseg import cli
 from flaxseg.errors import ConfigError
-from flaxseg.planning import DoesNotFit, find_topology, make_plan, plan
+from flaxseg.planning import DoesNotFit, find_topology, make_plan, plan, report
 from flaxseg.planning.chips import CHIPS
 from flaxseg.planning.dataless import blueprint_without_data
 from flaxseg.planning.largest import find_largest
@@ -191,6 +193,26 @@ def test_what_bounds_a_step_and_what_xla_says_of_it():
     assert plan._credible(1.5, bounds) == 1.5
     for nonsense in (-149.9, 0.5, float("inf"), float("nan"), None):
         assert plan._credible(nonsense, bounds) is None
+
+
+def test_a_part_of_a_slice_is_refused():
+    topology = find_topology("cpu:8")._replace(name="v5e:2x4", chip=CHIPS["v5e"])
+    with pytest.raises(ConfigError, match="--devices is 4, v5e:2x4 has 8, and libtpu compiles for"):
+        blueprint_without_data(tiny(devices=4), topology)
+
+
+def test_a_plan_for_chips_is_printed(planned):
+    bounds = {"FLOPs": 0.002, "memory": 0.0031, "links": 0.0}
+    ours = dataclasses.replace(planned(1), available=2**21, bounds=bounds, xla_seconds=0.25)
+    with Console(file=io.StringIO(), record=True, width=100) as console:
+        console.print(report.plan_table(ours))
+    text = console.export_text()
+    assert re.search(r"peak memory +1\d{3}\.\d KiB +\d\d% of 2048\.0 KiB", text), text
+    assert re.search(r"FLOPs .* at least 2 ms *\n", text)
+    assert re.search(r"time of a step by XLA +250 ms", text)
+    assert report.verdict(ours) == (
+        "bound by what it reads and writes, as XLA counts it: 3.1 ms a step at least"
+    )
 
 
 def test_unknown_devices_are_a_config_error():

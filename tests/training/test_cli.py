@@ -93,7 +93,7 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --devices 2 --batch-size 3 --workdir {}", "which 2 devices cannot share equally"),
         ("train --devices 2 --fsdp 3 --workdir {}", "--fsdp is 3, of 2 devices it can be 1, 2"),
         ("train --process-id 1", "--process-id needs --coordinator and --num-processes too"),
-        ("fit", "unknown command 'fit': use one of train, data, predict, eval, recipes, groups"),
+        ("fit", "unknown command 'fit': use one of train, plan, data, predict, eval, recipes"),
         ("predict {}/none photo.jpg", "is neither a model directory"),
         ("eval {}/none", "is neither a model directory"),
         ("predict", "PATH"),
