@@ -11,6 +11,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from convert.parity.compiling import xla_flags
+from flaxseg.models import registry
 
 # Read when JAX looks for devices, which imports do not. Compiling takes most of the time here: with
 # fewer optimisations and without fusion emitters BiSeNetV2's training step compiles in 3 s instead
@@ -42,6 +43,14 @@ def compiled_programs_go():
     """Frees what a module has compiled: all of them together would fill gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def changed_code(monkeypatch):
+    """A monkeypatch for what networks are built of: none is used that was built without it."""
+    registry._abstract.cache_clear()
+    yield monkeypatch
+    registry._abstract.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def make_train_step(
     weigh: Callable[[Output, jax.Array], jax.Array] = labelled_pixels,
     averaging: Averaging | None = None,
     accuracy: bool = False,
-    matmul_precision: Precision = "highest",
+    matmul_precision: Precision | None = None,
 ) -> Step:
     """Makes the pure step function `(state, image, label) -> (state, metrics)`.
 
@@ -102,14 +102,17 @@ def make_train_step(
         weigh: what the loss of a part is a mean over, of the output and the labels.
         averaging: how the state's average follows the weights.
         accuracy: whether the metrics tell how many pixels were predicted right.
-        matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
+        matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`. None:
+            the model's own.
     """
 
     def loss_of(params, stats, image, labels, key):
         # Inside the gradient's trace only variables made there may change: hence the copy, and
         # the random streams made from the key here.
         params = gather(params) if gather else params
-        model = with_precision(nnx.merge(graphdef, params, stats, copy=True), matmul_precision)
+        model = nnx.merge(graphdef, params, stats, copy=True)
+        if matmul_precision is not None:
+            model = with_precision(model, matmul_precision)
         output = model(preprocess(image), aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
         value = loss(output, labels, aux_weights)
         seen = Seen(weigh(output, labels), _hits(output, labels) if accuracy else None)

@@ -196,13 +196,13 @@ def test_the_unchanged_network_passes(tiny):
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS)
-def test_a_mutation_is_noticed(mutate, tiny, monkeypatch):
-    assert noticed(mutate(tiny, monkeypatch), tiny)
+def test_a_mutation_is_noticed(mutate, tiny, changed_code):
+    assert noticed(mutate(tiny, changed_code), tiny)
 
 
 @pytest.mark.parametrize("mutate", [biased_running_variance, other_momentum])
-def test_other_running_statistics_are_noticed(mutate, tiny, monkeypatch):
-    run = mutate(tiny, monkeypatch)
+def test_other_running_statistics_are_noticed(mutate, tiny, changed_code):
+    run = mutate(tiny, changed_code)
     failed = [f.what for f in figures.step_figures(run, tiny) if not f.passed]
     assert failed == ["statistics"]
 

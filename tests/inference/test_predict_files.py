@@ -277,9 +277,9 @@ def test_a_run_is_scored_with_its_own_limit_size_and_format(workdir, few_scenes,
     (workdir / "config.json").write_text(json.dumps(settings))
     load, formats = native.load_with_meta, []
 
-    def watched(directory, *, dtype):
+    def watched(directory, *, dtype, **options):
         formats.append(dtype)
-        return load(directory, dtype=dtype)
+        return load(directory, dtype=dtype, **options)
 
     monkeypatch.setattr(native, "load_with_meta", watched)
     assert evaluate_dir(workdir).matrix.sum() == 3 * 96 * 104

@@ -154,8 +154,8 @@ def test_the_unchanged_network_passes(case):
     assert not noticed(case)
 
 
-def test_another_eps_is_noticed(case, monkeypatch):
-    monkeypatch.setattr(vitseg, "NORM_EPS", 1.1e-5)
+def test_another_eps_is_noticed(case, changed_code):
+    changed_code.setattr(vitseg, "NORM_EPS", 1.1e-5)
     assert noticed(case)
 
 

@@ -45,7 +45,7 @@ def config(request, tmp_path):
     return make_config(
         name,
         override=tuple(f"{key}={_text(value)}" for key, value in overrides.items()),
-        limit=16,
+        limit=48,  # few epochs, as each of them writes a checkpoint
         image_size=SIZES[name],
         steps=30,
         lr=LEARNING_RATES.get(name, 0.05),
