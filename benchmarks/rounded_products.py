@@ -85,7 +85,10 @@ def compare(name: str, size: tuple[int, int]) -> Iterator[tuple[str, str, float,
     program, inputs = jax.make_jaxpr(forward)(state, image), [*jax.tree.leaves(state), image]
 
     def logits(rounded: Rounding) -> np.ndarray:
-        replay = jax.jit(lambda *inputs: run(program.jaxpr, program.consts, inputs, rounded)[0])
+        replay = jax.jit(
+            lambda *inputs: run(program.jaxpr, program.consts, inputs, rounded)[0],
+            compiler_options=models.quick_compile(),
+        )
         return np.asarray(replay(*inputs))
 
     exact = logits(lambda _, operand: operand)
