@@ -37,10 +37,7 @@ def ceiling(when: str, tiny: bool, clock: Clock, out: Path) -> None:
 
 def network(job: Job) -> None:
     """Forward pass, training step and difference from float64: a deadline costs that first."""
-    if job.precision == "exact":
-        jax.config.update("jax_default_matmul_precision", "highest")
-    dtype = jnp.bfloat16 if job.precision == "bfloat16" else jnp.float32
-    model = models.fresh_model(job.config, dtype=dtype, rngs=nnx.Rngs(0))
+    model = fresh(job)
     graphdef, params, stats = nnx.split(models.train_view(model), nnx.Param, nnx.BatchStat)
     weights = jax.tree.map(_randomised, (params, stats))
     del model, params, stats
@@ -50,6 +47,13 @@ def network(job: Job) -> None:
     training_step(job, graphdef, weights, images, labels)
     expected = reference(job.config, on_host, images[:1])
     job.write(what="difference", difference=_apart(logits, expected))
+
+
+def fresh(job: Job) -> models.Model:
+    """A new network in the job's precision."""
+    dtype = jnp.bfloat16 if job.precision == "bfloat16" else jnp.float32
+    model = models.fresh_model(job.config, dtype=dtype, rngs=nnx.Rngs(0))
+    return models.with_precision(model, "highest" if job.precision == "exact" else "default")
 
 
 def forward_pass(job: Job, graphdef: Any, weights: Any, images: np.ndarray) -> np.ndarray:

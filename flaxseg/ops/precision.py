@@ -12,7 +12,7 @@ softmax, losses and metrics hold no products; they are sums in float32 or wider.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import jax
 from jax import lax
@@ -39,7 +39,7 @@ def in_own_precision(method: C) -> C:
         with jax.default_matmul_precision(self.matmul_precision):
             return method(self, *args, **kwargs)
 
-    return run  # type: ignore[return-value]
+    return cast(C, run)
 
 
 def rounding(platform: str, dtype: str, precision: Precision) -> str | None:

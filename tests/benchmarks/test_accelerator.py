@@ -2,11 +2,16 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+from jax import numpy as jnp
+
+from flaxseg import models
 
 BARE = """
 import runpy, sys
@@ -53,6 +58,19 @@ def test_a_network_is_measured_and_compared_with_float64(accelerator, options):
     assert [forward["what"], training["what"]] == ["forward", "training"]
     assert 0 < forward["min"] <= forward["median"] and training["compile_seconds"] > 0
     assert 0 < difference["difference"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("precision", "products"),
+    [("exact", "HIGHEST"), ("default", "DEFAULT"), ("bfloat16", "DEFAULT")],
+)
+def test_each_precision_multiplies_as_it_says(accelerator, sides, precision, products):
+    config = models.get_config("vitseg", **accelerator.TINY["vitseg"])
+    model = sides.fresh(argparse.Namespace(config=config, precision=precision))
+    images = jnp.zeros((1, *config.fixed_size, 3))
+    program = jax.make_jaxpr(lambda x: models.eval_view(model)(x).logits)(images)
+    assert set(re.findall(r"Precision\.(\w+)", str(program))) == {products}
+    assert ("bf16" in str(program)) == (precision == "bfloat16")
 
 
 def test_difference_is_relative_and_passes_no_nan(sides):
