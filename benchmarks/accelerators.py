@@ -5,7 +5,7 @@
 Every row is a `flaxseg plan` in a process of its own, which needs libtpu (`flaxseg[plan]`) and
 minutes. Its numbers go to benchmarks/results/accelerators/ROW.json; rows that have a file are
 passed over, so the same command goes on where it was stopped. A row that takes longer than the
-limit is recorded so. The table in docs/accelerators.md is then made from all files.
+limit is recorded so. The tables in docs/accelerators.md are then made from all files.
 """
 
 import argparse
@@ -19,14 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flax import nnx
+
 from flaxseg.files import replace_text
+from flaxseg.models import abstract_model, get_config
 from flaxseg.planning.chips import CHIPS
+from flaxseg.planning.products import CONVOLUTION
 from flaxseg.training import make_config
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "accelerators"
 PAGE = ROOT / "docs" / "accelerators.md"
-BEGIN, END = "<!-- accelerators -->", "<!-- end -->"
+END = "<!-- end -->"
 
 RECIPES = {
     "vitseg": "pets",
@@ -76,9 +80,17 @@ class Row(NamedTuple):
 
 
 def rows() -> Iterator[Row]:
-    """All rows, one topology after the other."""
+    """All rows in the order of the table."""
     for topology, model, variant in itertools.product(TOPOLOGIES, RECIPES, VARIANTS):
         yield Row(model, topology, variant)
+
+
+def in_order_of_planning() -> list[Row]:
+    """Every network of a slice once before any is planned otherwise."""
+    order = list(VARIANTS)
+    return sorted(
+        rows(), key=lambda row: (list(TOPOLOGIES).index(row.topology), order.index(row.variant))
+    )
 
 
 def plan(row: Row, limit: float) -> str:
@@ -138,11 +150,61 @@ def _gib(size: float) -> str:
     return f"{size / GIB:.2f} GiB"
 
 
+def programs() -> str:
+    """What the compiler made of each network, in Markdown."""
+    head = (
+        "| network | products of bfloat16 | of float32, exact | of float32, rounded "
+        "| largest window, of | most of the time by XLA |"
+    )
+    lines = [head, "|---|---|---|---|---|---|"]
+    for model in RECIPES:
+        file = Row(model, next(iter(TOPOLOGIES)), "plain").file
+        if file.exists():
+            found = json.loads(file.read_text())
+            if found.get("fits"):
+                lines.append(_program(model, found))
+    return "\n".join(lines)
+
+
+def _program(model: str, found: dict[str, Any]) -> str:
+    rows = found["products"]
+
+    def number(operands: str, exact: bool) -> int:
+        wanted = [row for row in rows if row["operands"] == operands and row["exact"] == exact]
+        return sum(row["count"] for row in wanted)
+
+    windows = [row["window"] for row in rows if row["kind"] == CONVOLUTION and row["window"]]
+    window = "×".join(map(str, max(windows))) if windows else "none"
+    total = sum(part["seconds"] for part in found["parts"]) or math.nan
+    most = [
+        f"{part['seconds'] / total:.0%} `{part['where']}`{', gradient' if part['backward'] else ''}"
+        for part in found["parts"][:4]
+    ]
+    rounded = number("float32", False)
+    cells = (
+        number("bfloat16", False),
+        number("float32", True),
+        rounded,
+        f"{window}, {_kernel(model)}",
+    )
+    return f"| `{model}` | {' | '.join(map(str, cells))} | {'; '.join(most)} |"
+
+
+def _kernel(model: str) -> str:
+    """The largest kernel among the network's convolutions."""
+    params = nnx.to_flat_state(nnx.state(abstract_model(get_config(model)), nnx.Param))
+    kernels = [v.shape[:2] for _, v in params if v.get_metadata().get("layout") == "conv"]
+    return "×".join(map(str, max(kernels)))
+
+
 def write_page() -> None:
-    """Puts the table between the markers of the page."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    replace_text(PAGE, f"{before}{BEGIN}\n{table()}\n{END}{after}")
+    """Puts the tables between the markers of the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    for name, made in {"accelerators": table(), "programs": programs()}.items():
+        before, begin, rest = text.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition(END)
+        text = f"{before}{begin}\n{made}\n{end}{after}"
+    replace_text(PAGE, text)
 
 
 def main() -> None:
@@ -151,7 +213,7 @@ def main() -> None:
     parser.add_argument("pattern", nargs="?", default="*", help="rows, such as 'vitseg-v5e-2x4-*'")
     parser.add_argument("--limit", type=float, default=600, help="seconds for each row")
     options = parser.parse_args()
-    for row in rows():
+    for row in in_order_of_planning():
         if fnmatch.fnmatch(row.name, options.pattern) and not row.file.exists():
             print(row.name, flush=True)
             print(f"  {plan(row, options.limit)}", flush=True)

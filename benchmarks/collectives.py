@@ -4,7 +4,7 @@
 
 The step is compiled for simulated CPU devices and not run: no weights are made. Payload is the size
 of the whole tensor that a collective sums or puts together, on each device; the theory is that of
-`flaxseg.planning.collectives`.
+`flaxseg.planning.payload`.
 
 The sums of BatchNorm and of the loss, one value per channel or less, are listed apart. XLA for CPUs
 has no pass that makes reduce-scatters: there a gradient that is to be split is an all-reduce of the
@@ -24,8 +24,8 @@ from flax import nnx
 from jax import numpy as jnp
 
 from flaxseg import models
-from flaxseg.planning.collectives import theory, what_they_carry
-from flaxseg.planning.hlo import collectives
+from flaxseg.planning.collectives import collectives
+from flaxseg.planning.payload import theory, what_they_carry
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import FSDP, MIN_SHARDED, gather_for_gradient, make_mesh, state_sharding
 from flaxseg.training.config import parse_overrides

@@ -1,96 +1,117 @@
-"""What the collectives of a training step carry, and the least that they must.
+"""Collectives of a compiled program, read from its HLO text."""
 
-In theory a step moves
-
-- data parallel: every gradient once, in an all-reduce;
-- fsdp: every split parameter once, in an all-gather (it is kept for the backward pass), and its
-  gradient once, in a reduce-scatter; with a data axis too, the gradient's part in an all-reduce.
-"""
-
-import collections
 import math
-from collections.abc import Iterable, Iterator
-from typing import Any
+import re
+from typing import NamedTuple
 
-import jax
+from flaxseg.planning.hlo import executions, lines
 
-from flaxseg.planning.hlo import Collective, sent_share
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_INSTRUCTION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\((.*)")
+_TENSOR = re.compile(r"([a-z]+\d+)\[([\d,]*)\]")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
+
+# How XLA for TPUs writes a reduce-scatter: a fusion of an all-reduce with slices of its result.
+_SCATTERING = "all-reduce-scatter"
+
+Shape = tuple[int, ...]
 
 
-def what_they_carry(found: Iterable[Collective], params: Any, data: int) -> list[str]:
-    """What each tensor is: "parameters", "gradients", "statistics" or "other".
+class Collective(NamedTuple):
+    """One tensor in one collective instruction.
 
-    A tensor is a gradient if it has as many elements as a parameter whose gradient was not found
-    yet: one that is summed twice is something else the second time. (XLA transposes and flattens
-    what it sends, and sends it in the format of the computation, so shape and bytes say nothing.) A
-    vector that is no gradient is a sum over the batch, of BatchNorm or of the loss.
-
-    Args:
-        found: the collectives.
-        params: parameters with their shardings, abstract or not.
-        data: devices with the same part of the state.
+    Attributes:
+        kind: of `KINDS`.
+        shape: of the result.
+        elements: of the whole tensor: of a reduce-scatter, of its operand.
+        itemsize: bytes of an element.
+        group: number of devices that take part.
+        times: how often a run of the program executes the instruction.
+        backward: it belongs to the gradient.
     """
-    gradients: collections.Counter[int] = collections.Counter()
-    gathered: collections.Counter[int] = collections.Counter()
-    for size, part, _ in _sizes(params):
-        gradients[size] += 1
-        if part < size:
-            gathered[size] += 1
-            gradients[part] += data > 1
 
-    def carried(one: Collective) -> str:
-        vector = sum(n > 1 for n in one.shape) < 2
-        if one.kind == "all-gather":
-            expected, name = gathered, "parameters"
-        elif one.kind in ("all-reduce", "reduce-scatter") and (one.backward or not vector):
-            expected, name = gradients, "gradients"
-        else:
-            return "statistics" if vector else "other"
-        expected[one.elements] -= one.times
-        if expected[one.elements] >= 0:
-            return name
-        return "statistics" if vector else "other"
+    kind: str
+    shape: Shape
+    elements: int
+    itemsize: int
+    group: int
+    times: int
+    backward: bool
 
-    return [carried(one) for one in found]
+    @property
+    def bytes(self) -> int:
+        """Of the whole tensor."""
+        return self.elements * self.itemsize
+
+    @property
+    def sent(self) -> float:
+        """Bytes that each device sends in one execution, in a ring of the group."""
+        return self.bytes * sent_share(self.kind, self.group)
 
 
-def theory(params: Any, data: int) -> dict[str, int]:
-    """The least payload of a step in bytes: of "parameters" and of "gradients".
+def sent_share(kind: str, group: int) -> float:
+    """What a device sends of a tensor in a ring, as a share of it; no algorithm needs less."""
+    if kind == "collective-permute":
+        return 1.0
+    return (2 if kind == "all-reduce" else 1) * (group - 1) / group
 
-    Args:
-        params: parameters with their shardings, abstract or not.
-        data: devices with the same part of the state.
+
+def collectives(text: str) -> list[Collective]:
+    """Every tensor in the collectives of a compiled program, from its HLO text.
+
+    The start and the end of an asynchronous one count once, as do the parts that XLA for TPUs
+    lays among the computations that it overlaps with.
     """
-    total = {"parameters": 0, "gradients": 0}
-    for size, part, itemsize in _sizes(params):
-        total["gradients"] += size * itemsize
-        if part < size:
-            total["parameters"] += size * itemsize
-            total["gradients"] += part * itemsize if data > 1 else 0
-    return total
-
-
-def least_sent(params: Any, data: int, fsdp: int) -> float:
-    """The least bytes that each device sends in a step, in the parameters' own format.
-
-    Args:
-        params: parameters with their shardings, abstract or not.
-        data: devices with the same part of the state.
-        fsdp: devices that share one copy of it.
-    """
-    total = 0.0
-    for size, part, itemsize in _sizes(params):
-        if part == size:
-            total += size * itemsize * sent_share("all-reduce", data * fsdp)
+    times = executions(text)
+    found, chains = [], set()
+    for computation, line in lines(text):
+        match = _INSTRUCTION.search(line)
+        if not match or not times[computation]:
             continue
-        for kind in ("all-gather", "reduce-scatter"):
-            total += size * itemsize * sent_share(kind, fsdp)
-        total += part * itemsize * sent_share("all-reduce", data)
-    return total
+        results, kind, start, rest = match.groups()
+        chain = _CHAIN.search(rest)
+        if chain and chain[1] in chains:
+            continue
+        chains |= {chain[1]} if chain else set()
+        group = _group_size(rest)
+        for dtype, dims in _results(_TENSOR.findall(results), kind, bool(start)):
+            shape = tuple(int(n) for n in dims.split(",") if n)
+            whole = group if kind in ("reduce-scatter", "all-to-all") else 1
+            itemsize = int(re.sub(r"\D", "", dtype)) // 8
+            scatters = kind == "all-reduce" and computation.startswith(_SCATTERING)
+            found.append(
+                Collective(
+                    "reduce-scatter" if scatters else kind,
+                    shape,
+                    math.prod(shape) * whole,
+                    itemsize,
+                    group,
+                    times[computation],
+                    "transpose(" in rest,
+                )
+            )
+    return found
 
 
-def _sizes(params: Any) -> Iterator[tuple[int, int, int]]:
-    """Elements of each parameter, those that a device holds, and bytes of an element."""
-    for leaf in jax.tree.leaves(params):
-        part = math.prod(leaf.sharding.shard_shape(leaf.shape))
-        yield leaf.size, part, leaf.dtype.itemsize
+def _results(tensors: list[tuple[str, str]], kind: str, start: bool) -> list[tuple[str, str]]:
+    """Those of the tensors in front of an instruction's name that are its results."""
+    if kind == "collective-permute":
+        return tensors[1:2] if start else tensors[:1]
+    if kind == "all-to-all":
+        return tensors[:1]  # a tuple of equal parts; the result is all of them
+    if kind == "all-gather" and start:
+        return tensors[len(tensors) // 2 :]  # the operands stand before them
+    return tensors
+
+
+def _group_size(rest: str) -> int:
+    """Devices in each group, in any of the notations of HLO."""
+    mesh = re.search(r"replica_groups=mesh\[(.*?)\].*?\{(.*?)\}", rest)
+    if mesh:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh.group(1)))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", mesh.group(2)))
+    iota = re.search(r"replica_groups=\[\d+,(\d+)\]<=", rest)
+    if iota:
+        return int(iota.group(1))
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", rest)
+    return len(listed.group(1).split(",")) if listed else 1

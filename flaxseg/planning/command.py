@@ -14,7 +14,14 @@ from flaxseg.files import replace_text
 from flaxseg.planning.largest import Largest, find_largest
 from flaxseg.planning.memory import DoesNotFit
 from flaxseg.planning.plan import Plan, make_plan
-from flaxseg.planning.report import headline, plan_table, traffic_table, verdict
+from flaxseg.planning.report import (
+    headline,
+    parts_table,
+    plan_table,
+    products_table,
+    traffic_table,
+    verdict,
+)
 from flaxseg.planning.topology import Topology, find_topology
 from flaxseg.printed import print_line
 from flaxseg.training.config import TrainConfig
@@ -103,6 +110,10 @@ def _show(plan: Plan, console: Console) -> None:
     console.print(plan_table(plan))
     if plan.traffic:
         console.print(traffic_table(plan))
+    if plan.products:
+        console.print(products_table(plan))
+    if plan.parts:
+        console.print(parts_table(plan))
     words = verdict(plan)
     if words is not None:
         print_line(console, words)

@@ -2,17 +2,18 @@
 
 import collections
 import dataclasses
-import math
 import time
 from typing import Any
 
 import jax
 
 from flaxseg.planning.chips import Chip
-from flaxseg.planning.collectives import least_sent, what_they_carry
+from flaxseg.planning.collectives import collectives
 from flaxseg.planning.dataless import blueprint_without_data, flops_on_a_cpu
-from flaxseg.planning.hlo import collectives
+from flaxseg.planning.estimate import Part, estimate
 from flaxseg.planning.memory import Memory, does_not_fit
+from flaxseg.planning.payload import least_sent, what_they_carry
+from flaxseg.planning.products import Products, products
 from flaxseg.planning.topology import Topology
 from flaxseg.sharding import DATA, FSDP
 from flaxseg.training.blueprint import Blueprint
@@ -61,7 +62,9 @@ class Plan:
         traffic: what is sent between chips.
         least_sent: bytes that must be sent at least, with parameters in their own format.
         bounds: seconds that "FLOPs", "memory" and "links" take at least, where they are known.
-        xla_seconds: XLA's own estimate; None where it has none that could be true.
+        products: what is multiplied, in which number format.
+        parts: what the step spends its time in, by XLA's own estimate; empty where it has none.
+        xla_seconds: the sum of `parts`; None where there is none that could be true.
         compile_seconds: to trace and compile the step, on this machine.
         notes: what was assumed.
     """
@@ -81,6 +84,8 @@ class Plan:
     traffic: tuple[Traffic, ...]
     least_sent: float
     bounds: dict[str, float]
+    products: tuple[Products, ...]
+    parts: tuple[Part, ...]
     xla_seconds: float | None
     compile_seconds: float
     notes: tuple[str, ...]
@@ -119,13 +124,15 @@ def make_plan(config: TrainConfig, topology: Topology, num_classes: int | None =
     program = _compile(blueprint, topology)
     seconds = time.perf_counter() - begin
     flops = program.flops or flops_on_a_cpu(config, num_classes)
+    text = program.run.as_text() or ""
     cost: Any = program.run.cost_analysis()
     cost = cost if isinstance(cost, dict) else {}
     state, mesh = blueprint.abstract_state(), dict(blueprint.mesh.shape)
-    traffic = _traffic(program, state.params, mesh[DATA])
+    traffic = _traffic(text, state.params, mesh[DATA])
     per_chip = flops and flops / blueprint.mesh.size
     accessed = _positive(cost.get("bytes accessed"))
     bounds = _bounds(topology.chip, per_chip, accessed, sum(row.sent for row in traffic))
+    parts = tuple(estimate(text, topology.chip.clock)) if topology.chip else ()
     return Plan(
         model=config.model,
         topology=topology.name,
@@ -142,7 +149,9 @@ def make_plan(config: TrainConfig, topology: Topology, num_classes: int | None =
         traffic=traffic,
         least_sent=least_sent(state.params, mesh[DATA], mesh[FSDP]),
         bounds=bounds,
-        xla_seconds=_credible(cost.get("optimal_seconds"), bounds),
+        products=products(text),
+        parts=parts,
+        xla_seconds=_credible(sum(part.seconds for part in parts), bounds),
         compile_seconds=seconds,
         notes=(assumed, *_remarks(config, accessed)),
     )
@@ -163,8 +172,8 @@ def _remarks(config: TrainConfig, accessed: float | None) -> list[str]:
     return ["bytes accessed are those of one part of --accumulate: XLA counts a loop once"]
 
 
-def _traffic(program: StepProgram, params: Any, data_size: int) -> tuple[Traffic, ...]:
-    found = collectives(program.run.as_text() or "")
+def _traffic(text: str, params: Any, data_size: int) -> tuple[Traffic, ...]:
+    found = collectives(text)
     totals: dict[tuple[str, str, int], list[Any]] = collections.defaultdict(lambda: [0, 0, 0.0])
     for one, carries in zip(found, what_they_carry(found, params, data_size), strict=True):
         total = totals[carries, one.kind, one.group]
@@ -183,10 +192,9 @@ def _bounds(
     return {name: amount / rate for name, (amount, rate) in known.items() if amount is not None}
 
 
-def _credible(seconds: float | None, bounds: dict[str, float]) -> float | None:
-    """XLA's estimate, unless it is none: negative, infinite, or faster than the chip can be."""
-    least = bounds.get("FLOPs", 0.0)
-    return seconds if seconds is not None and max(least, 1e-12) <= seconds < math.inf else None
+def _credible(seconds: float, bounds: dict[str, float]) -> float | None:
+    """XLA's estimate, unless it is none: nothing, or faster than the chip can be."""
+    return seconds if seconds > 0 and seconds >= bounds.get("FLOPs", 0.0) else None
 
 
 def _positive(value: float | None) -> float | None:

