@@ -1,9 +1,9 @@
 """The time of a step by the compiler's own count of cycles, and which code it is spent in."""
 
 import collections
+import dataclasses
 import re
 from pathlib import PurePath
-from typing import NamedTuple
 
 from flaxseg.planning.hlo import executions, lines
 
@@ -13,7 +13,8 @@ _NUMBERED = re.compile(r'^(\d+) (?:"(.*)"|\{(.*)\})$')
 _TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
 
 
-class Part(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Part:
     """What one function of the source takes.
 
     Attributes:

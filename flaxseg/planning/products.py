@@ -1,8 +1,8 @@
 """Matrix products and convolutions of a compiled program, read from its HLO text."""
 
 import collections
+import dataclasses
 import re
-from typing import NamedTuple
 
 from flaxseg.planning.hlo import executions, lines
 
@@ -15,7 +15,8 @@ _NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float6
 PRODUCT, CONVOLUTION, WEIGHTS = "product", "convolution", "gradient of a convolution's weights"
 
 
-class Products(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Products:
     """All products of one kind in a program.
 
     Attributes:

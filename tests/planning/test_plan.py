@@ -100,6 +100,7 @@ def test_the_command_prints_and_writes_the_same_numbers(planned, monkeypatch, tm
     assert "assumed: 6 classes, epochs of 1000 steps" in out
     values = json.loads(file.read_text())
     assert values["memory"]["peak"] == planned(1).memory.peak
+    assert sum(row["count"] for row in values["products"]) == 24
     assert values["fits"] and values["settings"]["model"] == "vitseg"
 
 
