@@ -255,6 +255,11 @@ class BiSeNetV2(Network):
             for i, channels in enumerate(config.aux_channels)
         )
 
+    @property
+    def logits_align_corners(self) -> bool | None:
+        """See `Network`."""
+        return self.config.align_corners
+
     @ops.in_own_precision
     def __call__(
         self,

@@ -87,6 +87,14 @@ class Network(nnx.Module):
 
     matmul_precision: ops.Precision = "highest"
 
+    @property
+    def logits_align_corners(self) -> bool | None:
+        """How logits that were left at the heads' resolution become those of the pixels.
+
+        `align_corners` of one bilinear interpolation; None where that would not give the logits.
+        """
+        return None
+
     def set_view(self, matmul_precision: ops.Precision | None = None):
         """Lets `nnx.view` choose the precision."""
         if matmul_precision is not None:

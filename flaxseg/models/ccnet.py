@@ -201,6 +201,11 @@ class CCNet(Network):
             FCNHead(config, channels[AUX_STAGE], **kwargs) if config.aux_channels else None
         )
 
+    @property
+    def logits_align_corners(self) -> bool | None:
+        """See `Network`."""
+        return None if self.config.upsample == "x8" else self.config.align_corners
+
     @ops.in_own_precision
     def __call__(
         self,

@@ -171,6 +171,11 @@ class SegFormer(Network):
         self.backbone = MiT(config.backbone, remat=config.remat, **kwargs)
         self.head = (MLPHead if config.head == "mlp" else ConvHead)(config, **kwargs)
 
+    @property
+    def logits_align_corners(self) -> bool | None:
+        """See `Network`."""
+        return False
+
     @ops.in_own_precision
     def __call__(
         self,

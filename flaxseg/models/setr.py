@@ -136,6 +136,11 @@ class SETR(Network):
             self.head = _up_head(config, **kwargs)
         self.aux_heads = nnx.List(_aux_head(config, **kwargs) for _ in config.aux_inputs)
 
+    @property
+    def logits_align_corners(self) -> bool | None:
+        """See `Network`."""
+        return False
+
     @ops.in_own_precision
     def __call__(
         self,

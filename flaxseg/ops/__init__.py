@@ -10,6 +10,7 @@ from flaxseg.ops.criss_cross import criss_cross_attention as criss_cross_attenti
 from flaxseg.ops.dropout import Dropout as Dropout
 from flaxseg.ops.dropout import Dropout2d as Dropout2d
 from flaxseg.ops.dropout import DropPath as DropPath
+from flaxseg.ops.enlarged import enlarged_argmax as enlarged_argmax
 from flaxseg.ops.norm import BatchNorm as BatchNorm
 from flaxseg.ops.norm import LayerNorm as LayerNorm
 from flaxseg.ops.pooling import avg_pool as avg_pool

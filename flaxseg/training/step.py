@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from flaxseg.models import Output, with_precision
-from flaxseg.ops import Precision
+from flaxseg.ops import Precision, enlarged_argmax
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, split_batch
 from flaxseg.training.accumulate import Seen, accumulate
@@ -113,9 +113,15 @@ def make_train_step(
         model = nnx.merge(graphdef, params, stats, copy=True)
         if matmul_precision is not None:
             model = with_precision(model, matmul_precision)
-        output = model(preprocess(image), aux=bool(aux_weights), rngs=nnx.Rngs(dropout=key))
-        value = loss(output, labels, aux_weights)
-        seen = Seen(weigh(output, labels), _hits(output, labels) if accuracy else None)
+        # The logits of all pixels are the largest array by far; most losses can do without it.
+        corners = getattr(model, "logits_align_corners", None)
+        small = {} if corners is None else {"resize": False}
+        interpolation = {} if corners is None else {"align_corners": corners}
+        rngs = nnx.Rngs(dropout=key)
+        output = model(preprocess(image), aux=bool(aux_weights), rngs=rngs, **small)
+        value = loss(output, labels, aux_weights, **interpolation)
+        hits = _hits(output, labels, **interpolation) if accuracy else None
+        seen = Seen(weigh(output, labels), hits)
         return value, (nnx.state(model, nnx.BatchStat), seen)
 
     gradient = accumulate(jax.value_and_grad(loss_of, has_aux=True), accumulate_parts)
@@ -136,10 +142,11 @@ def make_train_step(
     return step
 
 
-def _hits(output: Output, labels: jax.Array) -> jax.Array:
+def _hits(output: Output, labels: jax.Array, align_corners: bool = False) -> jax.Array:
     """Number of pixels whose label has the highest score, float32."""
-    labels = labels.astype(jnp.int32)
-    return jnp.sum(output.logits.argmax(axis=-1) == labels, dtype=jnp.float32)
+    size = labels.shape[1], labels.shape[2]
+    classes = enlarged_argmax(output.logits, size, align_corners=align_corners)
+    return jnp.sum(classes == labels.astype(jnp.int32), dtype=jnp.float32)
 
 
 def compile_step(step: Step, mesh: Mesh, state_sharding: Any = None) -> Any:

@@ -74,10 +74,13 @@ def test_auxiliary_heads_may_have_their_own_loss(output, labels):
         aux=(0.3,), loss=("ohem_mmseg",), ohem_threshold=0.5, ohem_min_kept=4,
         aux_loss=("ohem=2",), aux_weight=(0.7,), loss_align_corners=True,
     )  # fmt: skip
-    plain = {"aux": lambda *args: 2 * losses.ohem(*args, threshold=0.5), "align_corners": True}
+    plain = {
+        "aux": lambda *args, **kw: 2 * losses.ohem(*args, threshold=0.5, **kw),
+        "align_corners": True,
+    }
     expected = losses.segmentation_loss(
         output, labels, (0.7,), **plain,
-        main=lambda *args: losses.ohem_mmseg(*args, threshold=0.5, min_kept=4),
+        main=lambda *args, **kw: losses.ohem_mmseg(*args, threshold=0.5, min_kept=4, **kw),
     )  # fmt: skip
     assert float(made.loss(output, labels, made.aux_weights)) == pytest.approx(
         float(expected), 1e-6

@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from flaxseg.models import Output
-from flaxseg.ops import resize_bilinear
 from flaxseg.training.losses.cross_entropy import cross_entropy
 
-HeadLoss = Callable[[jax.Array, jax.Array], jax.Array]
-"""From logits (B, H, W, K) and class ids (B, H, W) to a scalar."""
+HeadLoss = Callable[..., jax.Array]
+"""From logits (B, h, w, K) and class ids (B, H, W) to a scalar; `align_corners=` tells how logits
+of another size than that of the labels are interpolated."""
 
 
-NetworkLoss = Callable[[Output, jax.Array, Sequence[float]], jax.Array]
-"""From a network's output, class ids (B, H, W) and auxiliary weights to a scalar."""
+NetworkLoss = Callable[..., jax.Array]
+"""From a network's output, class ids (B, H, W) and auxiliary weights to a scalar; `align_corners=`
+is given where the network leaves the interpolation of its logits to the loss."""
 
 
 class Term(NamedTuple):
@@ -33,8 +34,9 @@ class Term(NamedTuple):
 def combine(terms: Sequence[Term]) -> HeadLoss:
     """The weighted sum of losses, at least one, as a loss."""
 
-    def total(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        values = [term.weight * term.loss(logits, labels) for term in terms]
+    def total(logits: jax.Array, labels: jax.Array, *, align_corners: bool = False) -> jax.Array:
+        corners = align_corners
+        values = [t.weight * t.loss(logits, labels, align_corners=corners) for t in terms]
         return sum(values[1:], start=values[0])
 
     return total
@@ -52,8 +54,8 @@ def segmentation_loss(
     """The loss of the main head plus the weighted ones of the auxiliary heads.
 
     Args:
-        output: logits (B, H', W', K) and auxiliary logits of any sizes; all are interpolated to
-            the labels' size.
+        output: logits (B, H', W', K) and auxiliary logits of any sizes; the losses
+            interpolate them to the labels' size.
         labels: class ids or 255, (B, H, W).
         aux_weights: weight of each auxiliary head's loss.
         main: loss of the main head.
@@ -67,14 +69,9 @@ def segmentation_loss(
         raise ValueError(
             f"{len(output.aux)} auxiliary outputs need as many weights, got {len(aux_weights)}"
         )
-    height, width = labels.shape[1:]
-
-    def resized(logits: jax.Array) -> jax.Array:
-        return resize_bilinear(logits, (height, width), align_corners=align_corners)
-
-    loss = main(resized(output.logits), labels)
+    loss = main(output.logits, labels, align_corners=align_corners)
     for weight, logits in zip(aux_weights, output.aux, strict=True):
-        loss += weight * (aux or main)(resized(logits), labels)
+        loss += weight * (aux or main)(logits, labels, align_corners=align_corners)
     return loss
 
 

@@ -7,7 +7,12 @@ from flaxseg.ops.pixels import Pixels, ratio
 
 
 def dice(
-    logits: jax.Array, labels: jax.Array, *, per_image: bool = False, smooth: float = 0.0
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    per_image: bool = False,
+    smooth: float = 0.0,
+    align_corners: bool = False,
 ) -> jax.Array:
     """Mean over the classes that occur of 1 - (2 sum pg + s) / (sum p + sum g + s).
 
@@ -20,11 +25,12 @@ def dice(
         per_image: sums over each image and averages over the images, of which each counts the
             classes that occur in it; otherwise sums over the whole batch.
         smooth: s, in pixels; nothing here needs it to be finite.
+        align_corners: how logits of another size are interpolated.
 
     Returns:
         A scalar, 0 to 1.
     """
-    pixels = Pixels.of(logits, labels)
+    pixels = Pixels.of(logits, labels, align_corners)
     probabilities, truth = pixels.probabilities(), pixels.is_label.astype(pixels.logits.dtype)
     axes = (1, 2) if per_image else (0, 1, 2)
     overlap = jnp.sum(probabilities * truth, axis=axes)

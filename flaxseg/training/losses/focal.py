@@ -13,6 +13,7 @@ def focal(
     *,
     gamma: float = 2.0,
     average: Average = "valid",
+    align_corners: bool = False,
 ) -> jax.Array:
     """Mean of -(1 - p) ** gamma * log p over the pixels, p the softmax probability of the label.
 
@@ -24,11 +25,12 @@ def focal(
         weight: weight of each class, (K,); the mean is then the weighted one.
         gamma: how much less the easy pixels count, at least 0; 0 is cross entropy.
         average: as for `cross_entropy`.
+        align_corners: how logits of another size are interpolated.
 
     Returns:
         A scalar.
     """
-    pixels = Pixels.of(logits, labels)
+    pixels = Pixels.of(logits, labels, align_corners)
     surprise = pixels.surprise()
     weights = pixels.weights(weight)
     losses = weights * surprise
@@ -38,4 +40,4 @@ def focal(
         missed = surprise > 0
         wrong = -jnp.expm1(-jnp.where(missed, surprise, 1))
         losses *= jnp.where(missed, wrong**gamma, 0)
-    return mean(losses, pixels, weights, average)
+    return mean(jnp.sum(losses), pixels, weights, average)

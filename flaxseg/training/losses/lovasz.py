@@ -7,7 +7,9 @@ from flaxseg.ops.pixels import Pixels
 from flaxseg.training.losses.dice import mean_of_present
 
 
-def lovasz_softmax(logits: jax.Array, labels: jax.Array, *, per_image: bool = False) -> jax.Array:
+def lovasz_softmax(
+    logits: jax.Array, labels: jax.Array, *, per_image: bool = False, align_corners: bool = False
+) -> jax.Array:
     """Mean over the classes that occur of the Lovász extension of the Jaccard loss.
 
     Berman et al. 2018, equations 8 to 12, with classes="present". All pixels of the batch, or of
@@ -19,14 +21,15 @@ def lovasz_softmax(logits: jax.Array, labels: jax.Array, *, per_image: bool = Fa
         labels: class ids, (B, H, W); other values than 0 to K - 1 do not count.
         per_image: the mean of every image's loss, over the images with labelled pixels; otherwise
             all pixels together.
+        align_corners: how logits of another size are interpolated.
 
     Returns:
         A scalar, 0 to 1.
     """
-    pixels = Pixels.of(logits, labels)
+    pixels = Pixels.of(logits, labels, align_corners)
     truth = pixels.is_label.astype(pixels.logits.dtype)
     errors = jnp.abs(truth - pixels.probabilities())
-    groups, classes = labels.shape[0] if per_image else 1, logits.shape[-1]
+    groups, classes = labels.shape[0] if per_image else 1, pixels.classes
 
     def rows(values: jax.Array) -> jax.Array:
         return jnp.moveaxis(values.reshape(groups, -1, classes), -1, 1)  # (groups, K, pixels)

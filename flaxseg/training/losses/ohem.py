@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from flaxseg.ops.pixels import Average, Pixels, mean, ratio
-from flaxseg.training.losses.cross_entropy import pixel_cross_entropy
+from flaxseg.training.losses.cross_entropy import total_cross_entropy
 from flaxseg.training.losses.rank import kth_largest
 
 LEAST_SHARE = 16
@@ -24,6 +24,7 @@ def ohem(
     *,
     threshold: float | None = 0.7,
     label_smoothing: float = 0.0,
+    align_corners: bool = False,
 ) -> jax.Array:
     """Mean cross entropy of the hard pixels, by the rule of CoinCheung/BiSeNet.
 
@@ -38,19 +39,20 @@ def ohem(
         weight: weight of each class, (K,), in the mean over the hard pixels.
         threshold: probability above which a pixel is easy, 0 to 1. None: the hardest sixteenth.
         label_smoothing: as for `cross_entropy`.
+        align_corners: as for `cross_entropy`.
 
     Returns:
         A scalar.
     """
-    pixels = Pixels.of(logits, labels)
-    surprise = jax.lax.stop_gradient(pixels.surprise())
+    pixels = Pixels.of(logits, labels, align_corners)
+    surprise = pixels.hardness()
     count = jnp.sum(pixels.valid)
     least = jnp.where(count > 0, jnp.maximum(count // LEAST_SHARE, 1), 0)
     hard = pixels.valid & _above(surprise, _bound(threshold))
     enough = jnp.sum(hard) >= least
     kept = jnp.where(enough, hard, _hardest(surprise, pixels.valid, least))
-    losses = kept * pixel_cross_entropy(pixels, weight, label_smoothing)
-    return ratio(jnp.sum(losses), jnp.sum(kept * pixels.weights(weight)))
+    total = total_cross_entropy(pixels, weight, label_smoothing, kept)
+    return ratio(total, jnp.sum(kept * pixels.weights(weight)))
 
 
 def ohem_mmseg(
@@ -62,6 +64,7 @@ def ohem_mmseg(
     min_kept: int = 100_000,
     label_smoothing: float = 0.0,
     average: Average = "valid",
+    align_corners: bool = False,
 ) -> jax.Array:
     """Cross entropy of the hard pixels, by the rule of mmsegmentation's OHEMPixelSampler.
 
@@ -78,12 +81,13 @@ def ohem_mmseg(
         min_kept: pixels that are kept at least, per image.
         label_smoothing: as for `cross_entropy`.
         average: as for `cross_entropy`.
+        align_corners: as for `cross_entropy`.
 
     Returns:
         A scalar.
     """
-    pixels = Pixels.of(logits, labels)
-    surprise = jax.lax.stop_gradient(pixels.surprise())
+    pixels = Pixels.of(logits, labels, align_corners)
+    surprise = pixels.hardness()
     count, kept_at_least = jnp.sum(pixels.valid), min(min_kept * labels.shape[0], labels.size)
     if threshold is None:
         kept = _hardest(surprise, pixels.valid, jnp.minimum(kept_at_least, count))
@@ -92,8 +96,8 @@ def ohem_mmseg(
         place = jnp.minimum(kept_at_least + 1, count)
         limit = jnp.minimum(kth_largest(surprise, pixels.valid, place), _bound(threshold))
         kept = pixels.valid & _above(surprise, limit)
-    losses = kept * pixel_cross_entropy(pixels, weight, label_smoothing)
-    return mean(losses, pixels, pixels.weights(weight), average)
+    total = total_cross_entropy(pixels, weight, label_smoothing, kept)
+    return mean(total, pixels, pixels.weights(weight), average)
 
 
 def _bound(threshold: float | None) -> float:
