@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from flaxseg.ops import initializers as init
 from flaxseg.ops.depthwise import Window, depthwise_conv
+from flaxseg.ops.stem import FEW, strided_conv
 
 
 class Conv(nnx.Module):
@@ -66,6 +67,8 @@ class Conv(nnx.Module):
         if 1 < self.groups == x.shape[-1]:
             window = Window(self.stride, self.padding, self.dilation)
             return depthwise_conv(x, weight, window)
+        if self.stride > 1 == self.dilation == self.groups and x.shape[-1] <= FEW:
+            return strided_conv(x, weight, self.stride, self.padding)
         return lax.conv_general_dilated(
             x,
             weight,

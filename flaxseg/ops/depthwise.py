@@ -2,7 +2,8 @@
 
 XLA's CPU convolution takes fifty times as long for the depthwise case as torch does. There it is
 written as a sum of shifted copies of the map, each times one weight a channel, and so are its
-gradients. Other devices keep XLA's own convolution.
+gradients. On TPUs, too, but for the gradient of the weight: libtpu expects less than half of the
+time of its own convolution (docs/accelerators.md). GPUs keep XLA's.
 """
 
 import functools
@@ -13,6 +14,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from flaxseg.ops.forms import Form, convolved
 from flaxseg.ops.precision import EXACT, current_precision
 
 CHUNK = 100_000
@@ -40,28 +42,17 @@ def depthwise_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array
         weight: (k, k, 1, m * C); output channel c * m + i reads input channel c alone.
         window: stride, zero padding and dilation.
     """
-    return _depthwise(window, current_precision(), x, weight)
+    return convolved(_forms(window, current_precision()), x, weight)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _depthwise(window: Window, precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Array:
-    # The choice is made when the program is lowered, by the platform that it is lowered for.
+def _forms(window: Window, precision: str | None) -> dict[str, Form]:
+    library = Form.of(functools.partial(_library_conv, window, precision))
     shifted = functools.partial(_shifted_conv, window)
-    library = functools.partial(_library_conv, window, precision)
-    return lax.platform_dependent(x, weight, cpu=shifted, default=library)
-
-
-def _forward(window: Window, precision: str | None, x: jax.Array, weight: jax.Array):
-    return _depthwise(window, precision, x, weight), (x, weight)
-
-
-def _backward(window: Window, precision: str | None, saved: tuple[jax.Array, ...], cotangent):
-    shifted = functools.partial(_shifted_gradients, window)
-    library = functools.partial(_library_gradients, window, precision)
-    return lax.platform_dependent(*saved, cotangent, cpu=shifted, default=library)
-
-
-_depthwise.defvjp(_forward, _backward)
+    return {
+        "cpu": Form(shifted, functools.partial(_shifted_gradients, window)),
+        "tpu": Form(shifted, functools.partial(_mixed_gradients, window, library)),
+        "default": library,
+    }
 
 
 def _library_conv(
@@ -79,15 +70,6 @@ def _library_conv(
     )
 
 
-def _library_gradients(
-    window: Window, precision: str | None, x: jax.Array, weight: jax.Array, cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    conv = functools.partial(_library_conv, window, precision)
-    (of_map,) = jax.linear_transpose(lambda x: conv(x, weight), x)(cotangent)
-    (of_weight,) = jax.linear_transpose(lambda weight: conv(x, weight), weight)(cotangent)
-    return of_map, of_weight
-
-
 def _shifted_conv(window: Window, x: jax.Array, weight: jax.Array) -> jax.Array:
     k, times = len(weight), weight.shape[-1] // x.shape[-1]
     x = jnp.repeat(x, times, -1) if times > 1 else x
@@ -99,15 +81,30 @@ def _shifted_conv(window: Window, x: jax.Array, weight: jax.Array) -> jax.Array:
 def _shifted_gradients(
     window: Window, x: jax.Array, weight: jax.Array, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    times, size = weight.shape[-1] // x.shape[-1], (x.shape[1], x.shape[2])
+    times = weight.shape[-1] // x.shape[-1]
     repeated = jnp.repeat(x, times, -1) if times > 1 else x
-    of_map = _input_gradient(window, cotangent, weight[:, :, 0], size)
     of_weight = _weight_gradient(window, cotangent, repeated, len(weight))
-    if times > 1:
-        # A matrix of ones and zeros: plain sums of a few neighbouring channels are far slower.
-        ones = jnp.repeat(jnp.eye(x.shape[-1], dtype=of_map.dtype), times, 0)
-        of_map = jnp.matmul(of_map, ones, precision=EXACT)
+    of_map = _map_gradient(window, x, weight, cotangent)
     return of_map, of_weight[:, :, None].astype(weight.dtype)
+
+
+def _mixed_gradients(
+    window: Window, library: Form, x: jax.Array, weight: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    _, of_weight = library.gradients(x, weight, cotangent)
+    return _map_gradient(window, x, weight, cotangent), of_weight
+
+
+def _map_gradient(
+    window: Window, x: jax.Array, weight: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    times, size = weight.shape[-1] // x.shape[-1], (x.shape[1], x.shape[2])
+    of_map = _input_gradient(window, cotangent, weight[:, :, 0], size)
+    if times == 1:
+        return of_map
+    # A matrix of ones and zeros: plain sums of a few neighbouring channels are far slower.
+    ones = jnp.repeat(jnp.eye(x.shape[-1], dtype=of_map.dtype), times, 0)
+    return jnp.matmul(of_map, ones, precision=EXACT)
 
 
 def _input_gradient(

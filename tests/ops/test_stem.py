@@ -1,0 +1,48 @@
+import functools
+
+import jax
+import pytest
+from comparison import assert_close, random
+from jax import numpy as jnp
+
+from flaxseg.ops import stem
+from flaxseg.ops.forms import Form
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+@pytest.mark.parametrize("size", [(16, 24), (17, 13), (31, 30)])
+@pytest.mark.parametrize(("k", "stride", "padding"), [(7, 4, 3), (3, 2, 1), (7, 2, 3), (2, 3, 0)])
+def test_blocks_are_the_same_convolution(size, k, stride, padding):
+    """A program of a TPU cannot be run here, but its form can."""
+    x, weight = jnp.asarray(random(2, *size, 3)), jnp.asarray(random(k, k, 3, 5, seed=1))
+    given = {"stride": stride, "padding": padding, "precision": None}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(function):
+        y, pullback = jax.vjp(functools.partial(function, **given), x, weight)
+        return y, *pullback(jnp.sin(jnp.arange(y.size)).reshape(y.shape))
+
+    for ours, theirs in zip(run(stem._in_blocks), run(stem._plain), strict=True):
+        assert_close(ours, theirs)
+
+
+def test_a_form_has_the_gradients_of_its_function():
+    x, weight = jnp.asarray(random(1, 4, 4, 2)), jnp.asarray(random(3, 3, 2, 2, seed=1))
+    function = functools.partial(stem._plain, stride=2, padding=1, precision=None)
+    y, pullback = jax.vjp(function, x, weight)
+    for ours, theirs in zip(Form.of(function).gradients(x, weight, y), pullback(y), strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_a_program_for_tpus_never_convolves_three_channels(platform):
+    x, weight = jnp.zeros((1, 16, 16, 3)), jnp.zeros((7, 7, 3, 32))
+
+    def loss(weight):
+        return jnp.square(stem.strided_conv(x, weight, 4, 3)).sum()
+
+    text = jax.jit(jax.grad(loss)).trace(weight).lower(lowering_platforms=(platform,)).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(lines) == 2  # forward and the gradient of the weight
+    assert any("16x16x3x" in line for line in lines) == (platform != "tpu")
