@@ -1,7 +1,6 @@
 """`flaxseg plan`."""
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,7 +64,7 @@ class PlanArgs:
             refused = error
         if plan is not None:
             _show(plan, console)
-        largest = self._search(topology, plan) if self.search else None
+        largest = self._search(topology, plan, refused) if self.search else None
         if largest is not None:
             print_line(console, largest.sentence(self.train.accumulate))
         if self.json is not None:
@@ -73,16 +72,20 @@ class PlanArgs:
         if refused is not None:
             raise refused
 
-    def _search(self, topology: Topology, plan: Plan | None) -> Largest:
+    def _search(self, topology: Topology, plan: Plan | None, refused: DoesNotFit | None) -> Largest:
         assert topology.chip is not None
         chips = self.train.devices or len(topology.devices)
+        first = self.train.batch_size // chips
 
         def planned(images: int) -> Plan:
+            if images == first and refused is not None:
+                raise refused
+            if images == first and plan is not None:
+                return plan
             config = dataclasses.replace(self.train, batch_size=images * chips)
             return make_plan(config, topology, self.num_classes)
 
-        unit = self.train.accumulate
-        return find_largest(functools.cache(planned), unit, topology.chip.memory, plan)
+        return find_largest(planned, self.train.accumulate, topology.chip.memory, first)
 
     def _values(
         self, plan: Plan | None, refused: DoesNotFit | None, largest: Largest | None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from flaxseg.planning.memory import DoesNotFit
 from flaxseg.planning.plan import Plan
 
-MAX_TRIES = 6
+MAX_TRIES = 7
 """Programs that a search compiles at most; the second or third guess is mostly right."""
 
 
@@ -40,44 +40,57 @@ class Largest:
 
 
 def find_largest(
-    plan: Callable[[int], Plan], unit: int, available: int, known: Plan | None = None
+    plan: Callable[[int], Plan], unit: int, available: int, first: int | None = None
 ) -> Largest:
     """Searches for the largest batch that fits.
 
-    Memory is nearly a straight line over the batch, so the two largest that fit tell the next
-    guess; what XLA computes twice to save memory bends it, so each guess is compiled.
+    Memory is nearly a straight line over the batch, so two batches tell the next guess, those that
+    do not fit among them, as the compiler says what they ask for. What XLA computes twice to save
+    memory bends the line, so each guess is compiled.
 
     Args:
         plan: plans a step with this many images a chip; raises `DoesNotFit`.
         unit: images by which the batch of a chip can grow.
         available: bytes that a program may use.
-        known: a plan that was made before, and fits.
+        first: the batch of a chip to begin with.
     """
-    peaks = {known.batch_size // known.chips: known.memory.peak} if known else {}
-    too_large: int | None = None
+    peaks: dict[int, int] = {}
+    refused: dict[int, float | None] = {}
+    guess = first or unit
     for _ in range(MAX_TRIES):
-        guess = _guess(peaks, too_large, unit, available)
-        if guess is None:
-            break
         try:
             peaks[guess] = plan(guess).memory.peak
-        except DoesNotFit:
-            too_large = guess
-    return Largest(max(peaks, default=0), too_large, peaks)
+        except DoesNotFit as error:
+            refused[guess] = error.asked
+        following = _guess(peaks, refused, unit, available)
+        if following is None:
+            break
+        guess = following
+    return Largest(max(peaks, default=0), min(refused, default=None), peaks)
 
 
-def _guess(peaks: dict[int, int], too_large: int | None, unit: int, available: int) -> int | None:
+def _guess(
+    peaks: dict[int, int], refused: dict[int, float | None], unit: int, available: int
+) -> int | None:
     """The batch to compile next, in images a chip; None when the answer is known."""
-    low = max(peaks, default=0)
-    if too_large is not None and too_large - low <= unit:
+    low, high = max(peaks, default=0), min(refused, default=None)
+    if high is None:
+        if len(peaks) < 2:
+            return 2 * low
+        before = sorted(peaks)[-2]
+        guess = _crossing(before, peaks[before], low, peaks[low], available)
+        return max(guess // unit * unit, low + unit)
+    if high - low <= unit:
         return None
-    if len(peaks) < 2:
-        guess = 2 * low or unit
-    else:
-        one, other = sorted(peaks)[-2:]
-        slope = max((peaks[other] - peaks[one]) / (other - one), 1.0)
-        guess = other + int((available - peaks[other]) / slope)
-    # Between what fits and what does not: if the line says neither, the next one, so that the
-    # answer has both sides.
-    highest = 2**30 if too_large is None else too_large - unit
-    return min(max(guess // unit * unit, low + unit), highest)
+    asked = refused[high]
+    guess = (low + high) // 2
+    if asked is not None:
+        guess = _crossing(low, peaks.get(low, 0), high, asked, available)
+    # If the line says neither, the next one, so that the answer has both sides.
+    return min(max(guess // unit * unit, low + unit), high - unit)
+
+
+def _crossing(one: int, its: float, other: int, theirs: float, available: int) -> int:
+    """Where the line through two batches and their bytes reaches what is available."""
+    slope = max((theirs - its) / (other - one), 1.0)
+    return one + int((available - its) / slope)

@@ -173,7 +173,8 @@ def stretched(known, images, peak):
 
 @pytest.mark.parametrize("unit", [1, 4])
 @pytest.mark.parametrize("bend", [0, 5])
-def test_the_largest_batch_is_found_by_compiling(planned, unit, bend):
+@pytest.mark.parametrize("first", [None, 8, 48, 4096])
+def test_the_largest_batch_is_found_by_compiling(planned, unit, bend, first):
     """Memory of 10 MB and 1 MB an image, less where it is short."""
     tried = []
 
@@ -184,18 +185,20 @@ def test_the_largest_batch_is_found_by_compiling(planned, unit, bend):
             raise DoesNotFit("", peak, 57_500_000)
         return stretched(planned(1), images, peak)
 
-    found = find_largest(attempt, unit, 57_500_000)
+    found = find_largest(attempt, unit, 57_500_000, first)
     expected = (47 + bend) // unit * unit
     assert (found.fits, found.too_large) == (expected, expected + unit)
-    assert len(tried) <= 6
+    assert len(tried) <= 7 and len(set(tried)) == len(tried)
     assert found.sentence(unit) == f"largest batch a chip: {expected} fit, {expected + unit} do not"
 
 
-def test_a_network_that_never_fits(planned):
+@pytest.mark.parametrize("asked", [2, None])
+def test_a_network_that_never_fits(asked):
     def refuse(images):
-        raise DoesNotFit("", 2, 1)
+        raise DoesNotFit("", asked, 1)
 
-    assert find_largest(refuse, 1, 1).sentence(1) == "no batch fits: 1 a chip are too many"
+    found = find_largest(refuse, 1, 1, first=16)
+    assert found.sentence(1) == "no batch fits: 1 a chip are too many"
 
 
 def test_what_bounds_a_step_and_what_xla_says_of_it():
