@@ -169,8 +169,8 @@ def programs() -> str:
 def _program(model: str, found: dict[str, Any]) -> str:
     rows = found["products"]
 
-    def number(operands: str, exact: bool) -> int:
-        wanted = [row for row in rows if row["operands"] == operands and row["exact"] == exact]
+    def number(operands: str, *exact: bool) -> int:
+        wanted = [row for row in rows if row["operands"] == operands and row["exact"] in exact]
         return sum(row["count"] for row in wanted)
 
     windows = [row["window"] for row in rows if row["kind"] == CONVOLUTION and row["window"]]
@@ -180,13 +180,8 @@ def _program(model: str, found: dict[str, Any]) -> str:
         f"{part['seconds'] / total:.0%} `{part['where']}`{', gradient' if part['backward'] else ''}"
         for part in found["parts"][:4]
     ]
-    rounded = number("float32", False)
-    cells = (
-        number("bfloat16", False),
-        number("float32", True),
-        rounded,
-        f"{window}, {_kernel(model)}",
-    )
+    numbers = number("bfloat16", False, True), number("float32", True), number("float32", False)
+    cells = *numbers, f"{window}, {_kernel(model)}"
     return f"| `{model}` | {' | '.join(map(str, cells))} | {'; '.join(most)} |"
 
 

@@ -255,9 +255,9 @@ class BiSeNetV2(Network):
             for i, channels in enumerate(config.aux_channels)
         )
 
-    @property
-    def logits_align_corners(self) -> bool | None:
+    def logits_align_corners(self, size: tuple[int, int]) -> bool | None:
         """See `Network`."""
+        del size
         return self.config.align_corners
 
     @ops.in_own_precision

@@ -87,12 +87,15 @@ class Network(nnx.Module):
 
     matmul_precision: ops.Precision = "highest"
 
-    @property
-    def logits_align_corners(self) -> bool | None:
+    def logits_align_corners(self, size: tuple[int, int]) -> bool | None:
         """How logits that were left at the heads' resolution become those of the pixels.
 
         `align_corners` of one bilinear interpolation; None where that would not give the logits.
+
+        Args:
+            size: height and width of the images in pixels.
         """
+        del size
         return None
 
     def set_view(self, matmul_precision: ops.Precision | None = None):

@@ -201,10 +201,12 @@ class CCNet(Network):
             FCNHead(config, channels[AUX_STAGE], **kwargs) if config.aux_channels else None
         )
 
-    @property
-    def logits_align_corners(self) -> bool | None:
+    def logits_align_corners(self, size: tuple[int, int]) -> bool | None:
         """See `Network`."""
-        return None if self.config.upsample == "x8" else self.config.align_corners
+        whole = not any(side % 8 for side in size) and not self.config.backbone.ceil_pool
+        # Where 8 times the map is not the image, another interpolation follows.
+        once = self.config.upsample == "image" or whole
+        return self.config.align_corners if once else None
 
     @ops.in_own_precision
     def __call__(

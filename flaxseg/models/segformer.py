@@ -171,9 +171,9 @@ class SegFormer(Network):
         self.backbone = MiT(config.backbone, remat=config.remat, **kwargs)
         self.head = (MLPHead if config.head == "mlp" else ConvHead)(config, **kwargs)
 
-    @property
-    def logits_align_corners(self) -> bool | None:
+    def logits_align_corners(self, size: tuple[int, int]) -> bool | None:
         """See `Network`."""
+        del size
         return False
 
     @ops.in_own_precision

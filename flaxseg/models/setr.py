@@ -136,9 +136,9 @@ class SETR(Network):
             self.head = _up_head(config, **kwargs)
         self.aux_heads = nnx.List(_aux_head(config, **kwargs) for _ in config.aux_inputs)
 
-    @property
-    def logits_align_corners(self) -> bool | None:
+    def logits_align_corners(self, size: tuple[int, int]) -> bool | None:
         """See `Network`."""
+        del size
         return False
 
     @ops.in_own_precision

@@ -114,7 +114,8 @@ def make_train_step(
         if matmul_precision is not None:
             model = with_precision(model, matmul_precision)
         # The logits of all pixels are the largest array by far; most losses can do without it.
-        corners = getattr(model, "logits_align_corners", None)
+        rule = getattr(model, "logits_align_corners", None)
+        corners = None if rule is None else rule((labels.shape[1], labels.shape[2]))
         small = {} if corners is None else {"resize": False}
         interpolation = {} if corners is None else {"align_corners": corners}
         rngs = nnx.Rngs(dropout=key)
