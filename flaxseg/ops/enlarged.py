@@ -29,6 +29,7 @@ NOTHING = -1
 """The label of a slot without a pixel."""
 
 Others = tuple[jax.Array, jax.Array] | None
+"""Weights of a sum over all classes: of the pixels, (B, H, W), and of the classes, (K,)."""
 
 
 def enlarged_cross_entropy(
