@@ -14,6 +14,7 @@ from flaxseg.labels import LabelSet as LabelSet
 from flaxseg.models import Output as Output
 from flaxseg.models import create_model as create_model
 from flaxseg.models import eval_view as eval_view
+from flaxseg.models import fold as fold
 from flaxseg.models import get_config as get_config
 from flaxseg.models import list_models as list_models
 from flaxseg.models import train_view as train_view

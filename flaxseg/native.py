@@ -153,6 +153,11 @@ def from_torch_axes(leaf: nnx.Variable, array: np.ndarray) -> np.ndarray:
 
 def _variables(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable]]:
     for path, leaf in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))):
+        if leaf.get_metadata().get("folded"):
+            raise CheckpointError(
+                f"{_key(path)} is of a folded network, whose weights no file holds: read or write "
+                "those of the one that was given to flaxseg.fold"
+            )
         yield _key(path), leaf
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from flaxseg.errors import ConfigError
 from flaxseg.inference.windows import Size, Windows, windowed, windowed_strips
 from flaxseg.labels import LabelSet
-from flaxseg.models import Config, Model, eval_view
+from flaxseg.models import Config, Model, fold
 from flaxseg.ops import resize_bilinear
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, whole
@@ -46,7 +46,7 @@ def image_logits(
     images = jnp.asarray(images)
     size = (images.shape[1], images.shape[2])
     inputs = resize_bilinear(preprocess(images), fitting_size(model.config, size))
-    logits = eval_view(model)(inputs).logits
+    logits = fold(model)(inputs).logits
     if logits.shape[-1] != labels.num_classes:
         raise ConfigError(
             f"the model predicts {logits.shape[-1]} classes, label set {labels.name!r} has "

@@ -8,6 +8,7 @@ from flaxseg.models.blocks import train_view as train_view
 from flaxseg.models.blocks import with_precision as with_precision
 from flaxseg.models.ccnet import CCNet as CCNet
 from flaxseg.models.ccnet import CCNetConfig as CCNetConfig
+from flaxseg.models.folding import fold as fold
 from flaxseg.models.keys import params_keys as params_keys
 from flaxseg.models.mit import MiT as MiT
 from flaxseg.models.mit import MiTConfig as MiTConfig

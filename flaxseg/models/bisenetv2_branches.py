@@ -90,6 +90,8 @@ class BranchesConfig:
 class SeparableConvBN(nnx.Module):
     """Depthwise 3x3 convolution, 1x1 convolution, batch normalisation; nothing in between."""
 
+    norm_pairs = (("pointwise", "bn"),)
+
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, **kwargs):
         self.depthwise = ops.Conv(
             in_channels, in_channels, 3, stride=stride, padding=1, groups=in_channels, **kwargs

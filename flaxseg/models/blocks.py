@@ -164,6 +164,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 class ConvBN(nnx.Module):
     """Convolution, without bias unless asked for, batch normalisation, activation."""
 
+    norm_pairs = (("conv", "bn"),)
+
     def __init__(
         self,
         in_channels: int,

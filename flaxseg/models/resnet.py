@@ -73,6 +73,8 @@ class ResNetConfig:
 class Downsample(nnx.Module):
     """Shortcut of a block that changes stride or channels: 1x1 convolution and norm."""
 
+    norm_pairs = (("conv", "bn"),)
+
     def __init__(self, in_channels: int, out_channels: int, stride: int, **kwargs):
         self.conv = _conv(in_channels, out_channels, 1, stride=stride, **kwargs)
         self.bn = _norm(out_channels, **kwargs)
@@ -84,6 +86,8 @@ class Downsample(nnx.Module):
 
 class Bottleneck(nnx.Module):
     """1x1, 3x3 and 1x1 convolutions with norms, added to the shortcut."""
+
+    norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(
         self,

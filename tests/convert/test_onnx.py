@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -26,6 +27,8 @@ def test_every_batch_and_size(tmp_path):
     state = random_state(config, 0)
     assert onnx_file.write_onnx(tmp_path / "a.onnx", config, state) < 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    operations = {node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node}
+    assert "Conv" in operations and "BatchNormalization" not in operations
     images = np.random.default_rng(1).standard_normal((3, 3, 33, 47), np.float32)
     (found,) = session.run(None, {"images": images})
     expected = run_flax(config, state, images, resize=True)
