@@ -9,8 +9,9 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg.ops import initializers as init
-from flaxseg.ops.depthwise import Window, depthwise_conv
-from flaxseg.ops.stem import FEW, strided_conv
+from flaxseg.ops.dense import dense_conv
+from flaxseg.ops.depthwise import depthwise_conv
+from flaxseg.ops.window import Window
 
 
 class Conv(nnx.Module):
@@ -64,11 +65,11 @@ class Conv(nnx.Module):
         return lax.dot_general(x, weight[0, 0], (((3,), (0,)), ((), ())))
 
     def _convolve(self, x: jax.Array, weight: jax.Array) -> jax.Array:
-        if 1 < self.groups == x.shape[-1]:
-            window = Window(self.stride, self.padding, self.dilation)
+        window = Window(self.stride, self.padding, self.dilation)
+        if self.groups == 1:
+            return dense_conv(x, weight, window)
+        if self.groups == x.shape[-1]:
             return depthwise_conv(x, weight, window)
-        if self.stride > 1 == self.dilation == self.groups and x.shape[-1] <= FEW:
-            return strided_conv(x, weight, self.stride, self.padding)
         return lax.conv_general_dilated(
             x,
             weight,

@@ -7,8 +7,7 @@ time of its own convolution (docs/accelerators.md). GPUs keep XLA's.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import jax
 from jax import lax
@@ -16,22 +15,10 @@ from jax import numpy as jnp
 
 from flaxseg.ops.forms import Form, convolved
 from flaxseg.ops.precision import EXACT, current_precision
+from flaxseg.ops.window import Window, pad
 
 CHUNK = 100_000
 """Values of a piece of the map that stays in the cache while all weight gradients read it."""
-
-
-class Window(NamedTuple):
-    """How a kernel moves over the map; each value holds for both axes."""
-
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
-
-    def outputs(self, side: int, kernel_size: int) -> int:
-        """Places of the kernel along a side of the map."""
-        span = side + 2 * self.padding - self.dilation * (kernel_size - 1) - 1
-        return span // self.stride + 1
 
 
 def depthwise_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
@@ -74,7 +61,7 @@ def _shifted_conv(window: Window, x: jax.Array, weight: jax.Array) -> jax.Array:
     k, times = len(weight), weight.shape[-1] // x.shape[-1]
     x = jnp.repeat(x, times, -1) if times > 1 else x
     rows, cols = (window.outputs(n, k) for n in x.shape[1:3])
-    taps = _taps(_pad(x, window.padding), k, rows, cols, window)
+    taps = window.taps(pad(x, window.padding), k, rows, cols)
     return _weighted_sum(taps, weight.reshape(k * k, -1))
 
 
@@ -120,7 +107,7 @@ def _input_gradient(
     B, H, W, C = cotangent.shape
     delays = [divmod(dilation * r, stride) for r in range(len(weight))]
     longest = delays[-1][0]
-    padded, rows, cols = _pad(cotangent, longest), H + longest, W + longest
+    padded, rows, cols = pad(cotangent, longest), H + longest, W + longest
 
     def gather(row_phase: int, col_phase: int) -> jax.Array:
         taps = [
@@ -145,32 +132,13 @@ def _input_gradient(
 
 def _weight_gradient(window: Window, cotangent: jax.Array, x: jax.Array, k: int) -> jax.Array:
     """The gradient of the weight, (k, k, C), float32 or wider."""
-    B, H, W, C = cotangent.shape
-    padded = _pad(x, window.padding)
-    # One pass over the whole map for each tap would read it k * k times from memory.
-    rows = max(n for n in range(1, H + 1) if H % n == 0 and (n == 1 or n * B * W * C <= CHUNK))
-    span = window.stride * (rows - 1) + window.dilation * (k - 1) + 1
     dtype = jnp.promote_types(x.dtype, jnp.float32)
 
-    def add(chunk: jax.Array, total: jax.Array) -> jax.Array:
-        above = lax.dynamic_slice_in_dim(padded, chunk * rows * window.stride, span, 1)
-        below = lax.dynamic_slice_in_dim(cotangent, chunk * rows, rows, 1)
-        taps = _taps(above, k, rows, W, window)
-        return total + jnp.stack([(tap * below).sum((0, 1, 2), dtype=dtype) for tap in taps])
+    def read(taps: list[jax.Array], cotangent: jax.Array) -> jax.Array:
+        return jnp.stack([(tap * cotangent).sum((0, 1, 2), dtype=dtype) for tap in taps])
 
-    total = lax.fori_loop(0, H // rows, add, jnp.zeros((k * k, C), dtype))
-    return total.reshape(k, k, C)
-
-
-def _taps(
-    padded: jax.Array, kernel_size: int, rows: int, cols: int, window: Window
-) -> Iterator[jax.Array]:
-    """For each tap of the kernel, row by row, the pixels of the padded map that it reads."""
-    stride, _, dilation = window
-    for top in range(0, kernel_size * dilation, dilation):
-        for left in range(0, kernel_size * dilation, dilation):
-            bottom, right = top + stride * (rows - 1) + 1, left + stride * (cols - 1) + 1
-            yield padded[:, top:bottom:stride, left:right:stride]
+    total = window.sum_over_rows(x, cotangent, k, CHUNK // x.shape[-1], read)
+    return total.reshape(k, k, -1)
 
 
 def _weighted_sum(taps: Iterable[jax.Array], weights: Iterable[jax.Array]) -> jax.Array:
@@ -185,7 +153,3 @@ def _weighted_sum(taps: Iterable[jax.Array], weights: Iterable[jax.Array]) -> ja
     # that the fusion ends there; an optimization barrier does not end it.
     precision = jnp.finfo(dtype)
     return lax.reduce_precision(total, precision.nexp, precision.nmant)
-
-
-def _pad(x: jax.Array, padding: int) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))

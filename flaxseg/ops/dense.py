@@ -1,0 +1,101 @@
+"""Convolution of all channels with all.
+
+- On a CPU the gradient of the weight is a matrix product over the pixels that each output reads, of
+  some rows of outputs at a time. XLA's own is a convolution whose kernel is as large as the map,
+  between transposed copies (docs/performance.md).
+- A TPU lays the channels of a map out in rows of 128, so that XLA pads the three of an image to
+  that many before it multiplies, and most of all for the gradient of the weight. There, where the
+  kernel moves by strides, every block of stride x stride pixels becomes one pixel with all their
+  channels, and the kernel likewise, which takes a few more multiplications by 0. On a CPU the
+  blocks lose.
+- All else is XLA's own convolution.
+"""
+
+import functools
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+from flaxseg.ops.forms import Form, convolved
+from flaxseg.ops.precision import current_precision
+from flaxseg.ops.window import Window
+
+FEW = 8
+"""Channels of a map up to which its pixels are gathered in blocks."""
+
+PATCHES = 1_000_000
+"""Values that the outputs of a part read together: they stay in the caches of a CPU."""
+
+LEAST = 512
+"""Outputs of a part at least: each part passes over the whole gradient of the weight."""
+
+
+def dense_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
+    """Convolves x, (B, H, W, C), with `weight`, (k, k, C, D), to (B, H', W', D).
+
+    Args:
+        x: the map.
+        weight: the kernel.
+        window: stride, zero padding and dilation.
+    """
+    return convolved(_forms(window, current_precision(), x.shape[-1]), x, weight)
+
+
+def _forms(window: Window, precision: str | None, channels: int) -> dict[str, Form]:
+    library = Form.of(functools.partial(_plain, window, precision))
+    forms = {"cpu": library.with_weight(functools.partial(_of_patches, window, precision))}
+    if channels <= FEW and window.stride > 1 == window.dilation:
+        forms["tpu"] = Form.of(functools.partial(_in_blocks, window, precision))
+    return forms | {"default": library}
+
+
+def _plain(window: Window, precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        weight,
+        window_strides=(window.stride,) * 2,
+        padding=[(window.padding, window.padding)] * 2,
+        rhs_dilation=(window.dilation,) * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+
+
+def _of_patches(
+    window: Window, precision: str | None, x: jax.Array, weight: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    """The gradient of the weight."""
+    k, _, channels, outputs = weight.shape
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+
+    def read(taps: list[jax.Array], cotangent: jax.Array) -> jax.Array:
+        patches = jnp.concatenate(taps, -1).reshape(-1, k * k * channels)
+        # What is summed over lies last on the left: only so does XLA:CPU call its library.
+        left = cotangent.reshape(-1, outputs).T
+        return lax.dot(left, patches, precision=precision, preferred_element_type=wide)
+
+    pixels = max(LEAST, PATCHES // (k * k * channels))
+    total = window.sum_over_rows(x, cotangent, k, pixels, read)
+    return total.T.reshape(weight.shape).astype(weight.dtype)
+
+
+def _in_blocks(window: Window, precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Array:
+    stride, padding, _ = window
+    k, channels = len(weight), x.shape[-1]
+    blocks = -(-k // stride)  # that a kernel lies in, along an axis
+    outputs = [(side + 2 * padding - k) // stride + 1 for side in x.shape[1:3]]
+    rows, cols = (n + blocks - 1 for n in outputs)
+
+    def high(blocks: int, side: int) -> int:
+        return blocks * stride - padding - side  # negative cuts off what no kernel reads
+
+    sides = (padding, high(rows, x.shape[1]), 0), (padding, high(cols, x.shape[2]), 0)
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
+    x = x.reshape(-1, rows, stride, cols, stride, channels).transpose(0, 1, 3, 2, 4, 5)
+    x = x.reshape(-1, rows, cols, stride * stride * channels)
+    more = (0, blocks * stride - k)
+    weight = jnp.pad(weight, (more, more, (0, 0), (0, 0)))
+    weight = weight.reshape(blocks, stride, blocks, stride, channels, -1)
+    weight = weight.transpose(0, 2, 1, 3, 4, 5).reshape(*(blocks,) * 2, x.shape[-1], -1)
+    return _plain(Window(), precision, x, weight)

@@ -1,0 +1,83 @@
+"""How a kernel moves over a map, and the pixels that it reads."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+from jax import lax
+from jax import numpy as jnp
+
+
+class Window(NamedTuple):
+    """How a kernel moves over the map; each value holds for both axes."""
+
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+
+    def outputs(self, side: int, kernel_size: int) -> int:
+        """Places of the kernel along a side of the map."""
+        span = side + 2 * self.padding - self.dilation * (kernel_size - 1) - 1
+        return span // self.stride + 1
+
+    def taps(
+        self, padded: jax.Array, kernel_size: int, rows: int, cols: int
+    ) -> Iterator[jax.Array]:
+        """For each tap of the kernel, row by row, the pixels of the padded map that it reads.
+
+        Args:
+            padded: the map with its padding, (B, H, W, C).
+            kernel_size: of each side.
+            rows: places of the kernel, from the top of the padded map.
+            cols: the same from its left.
+        """
+        stride, _, dilation = self
+        for top in range(0, kernel_size * dilation, dilation):
+            for left in range(0, kernel_size * dilation, dilation):
+                bottom, right = top + stride * (rows - 1) + 1, left + stride * (cols - 1) + 1
+                yield padded[:, top:bottom:stride, left:right:stride]
+
+    def sum_over_rows(
+        self,
+        x: jax.Array,
+        cotangent: jax.Array,
+        kernel_size: int,
+        pixels: int,
+        read: Callable[[list[jax.Array], jax.Array], jax.Array],
+    ) -> jax.Array:
+        """The sum of what is read off some rows of outputs at a time.
+
+        A kernel of k by k reads the map k * k times. If that is done row by row, all but the first
+        reading find it in the cache.
+
+        Args:
+            x: the map, (B, H, W, C).
+            cotangent: gradient of the outputs, (B, H', W', D).
+            kernel_size: of each side.
+            pixels: about as many outputs are read at a time, whole rows of them.
+            read: (taps of the kernel, each (B, rows, W', C), cotangent (B, rows, W', D)) -> what
+                is summed; 0 where the cotangent is.
+        """
+        B, H, W, _ = cotangent.shape
+        parts = -(-H // min(H, max(1, pixels // (B * W))))
+        rows = -(-H // parts)
+        spare = parts * rows - H
+        padded = pad(x, self.padding, below=spare * self.stride)
+        cotangent = jnp.pad(cotangent, ((0, 0), (0, spare), (0, 0), (0, 0)))
+        span = self.stride * (rows - 1) + self.dilation * (kernel_size - 1) + 1
+
+        def part(number: int | jax.Array) -> jax.Array:
+            above = lax.dynamic_slice_in_dim(padded, number * rows * self.stride, span, 1)
+            below = lax.dynamic_slice_in_dim(cotangent, number * rows, rows, 1)
+            return read(list(self.taps(above, kernel_size, rows, W)), below)
+
+        if parts == 1:
+            return part(0)
+        nothing = jax.eval_shape(part, 0)
+        zeros = jnp.zeros(nothing.shape, nothing.dtype)
+        return lax.fori_loop(0, parts, lambda number, total: total + part(number), zeros)
+
+
+def pad(x: jax.Array, padding: int, *, below: int = 0) -> jax.Array:
+    """x, (B, H, W, C), with zeros on all sides, and rows of them below."""
+    return jnp.pad(x, ((0, 0), (padding, padding + below), (padding, padding), (0, 0)))
