@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import page
 from flax import nnx
 
 from flaxseg.files import replace_text
@@ -30,7 +31,6 @@ from flaxseg.training import make_config
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "accelerators"
 PAGE = ROOT / "docs" / "accelerators.md"
-END = "<!-- end -->"
 
 RECIPES = {
     "vitseg": "pets",
@@ -194,12 +194,7 @@ def _kernel(model: str) -> str:
 
 def write_page() -> None:
     """Puts the tables between the markers of the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    for name, made in {"accelerators": table(), "programs": programs()}.items():
-        before, begin, rest = text.partition(f"<!-- {name} -->")
-        _, end, after = rest.partition(END)
-        text = f"{before}{begin}\n{made}\n{end}{after}"
-    replace_text(PAGE, text)
+    page.fill(PAGE, {"accelerators": table(), "programs": programs()})
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `flaxseg train | plan | data | predict | eval`."""
+"""The command line: `flaxseg train | plan | bench | data | predict | eval`."""
 
 import contextlib
 import dataclasses
@@ -133,6 +133,13 @@ def plan(args: Sequence[str], prog: str = "flaxseg plan") -> None:
     given = _parse(PlanArgs, args, prog, default=default)
     given.train.validate()
     given(Console())
+
+
+def bench(args: Sequence[str], prog: str = "flaxseg bench") -> None:
+    """Measure a network's speed, memory and compile time on the device at hand."""
+    from flaxseg.bench.command import BenchArgs
+
+    _parse(BenchArgs, args, prog)(Console())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,6 +303,7 @@ def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
 COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
     "train": train,
     "plan": plan,
+    "bench": bench,
     "data": data,
     "predict": predict,
     "eval": evaluate,

@@ -1,4 +1,7 @@
-"""Text on a console as it is: what looks like markup, an emoji code or a number is left alone."""
+"""Text on a console as it is: what looks like markup, an emoji code or a number is left alone.
+
+And amounts in words.
+"""
 
 from rich.console import Console
 from rich.text import Text
@@ -12,3 +15,18 @@ def print_line(console: Console, line: str) -> None:
 def table_title(title: str) -> Text:
     """The title of a table."""
     return Text(title, style="table.title")
+
+
+def in_bytes(count: float) -> str:
+    """Bytes in a unit of 1024s that leaves up to four digits before the point."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 9999.5:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def in_milliseconds(seconds: float) -> str:
+    """Seconds as milliseconds, three digits or all before the point."""
+    value = seconds * 1e3
+    return f"{value:.0f} ms" if value >= 1000 else f"{value:.3g} ms"

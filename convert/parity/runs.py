@@ -148,7 +148,7 @@ def _dropout_calls(
         model = models.build(dataclasses.replace(config, remat=False), rngs=nnx.Rngs(0))
         return model(images, aux=True, rngs=nnx.Rngs(dropout=0))
 
-    with _masks_from(note):
+    with masks_from(note):
         nnx.eval_shape(forward, jax.ShapeDtypeStruct(shape, jnp.float32))
     return tuple(calls)
 
@@ -233,7 +233,7 @@ class FlaxRun:
         graphdef = self._split()[0]
         model = nnx.merge(graphdef, params, stats, copy=True)
         rest = iter(masks)
-        with _masks_from(lambda key, rate, shape: next(rest)):
+        with masks_from(lambda key, rate, shape: next(rest)):
             output = model(images, aux=True, rngs=nnx.Rngs(dropout=0))
         weights = (1.0, *self.config.aux_weights)
         logits = (output.logits, *output.aux)
@@ -272,8 +272,36 @@ def _channels_first(output: models.Output) -> list[np.ndarray]:
     return [np.asarray(x).transpose(0, 3, 1, 2) for x in (output.logits, *output.aux)]
 
 
+def drawn_masks(
+    config: models.Config, shape: tuple[int, ...], key: jax.Array
+) -> tuple[np.ndarray, ...]:
+    """What every active dropout of a training step keeps, in the order of the calls.
+
+    Args:
+        config: of the network.
+        shape: of the images, (B, H, W, 3).
+        key: of the step's "dropout" stream.
+    """
+    draw = dropout.keep_mask
+
+    def forward(key: jax.Array) -> list[jax.Array]:
+        masks = []
+
+        def note(*call: Any) -> jax.Array:
+            masks.append(draw(*call))
+            return masks[-1]
+
+        with masks_from(note):
+            model = models.build(dataclasses.replace(config, remat=False), rngs=nnx.Rngs(0))
+            aux = bool(config.aux_weights)
+            model(jnp.zeros(shape), aux=aux, rngs=nnx.Rngs(dropout=key))
+        return masks
+
+    return tuple(map(np.array, jax.jit(forward)(key)))
+
+
 @contextlib.contextmanager
-def _masks_from(source: Callable[..., jax.Array]) -> Iterator[None]:
+def masks_from(source: Callable[..., jax.Array]) -> Iterator[None]:
     """Dropout asks `source(key, rate, shape)` for its masks instead of drawing them."""
     draw = dropout.keep_mask
     dropout.keep_mask = source
@@ -331,14 +359,9 @@ class TorchRun:
     def _backward(self, batch: Batch) -> tuple[torch.Tensor, torch_ref.Output]:
         self.model.train().zero_grad()
         labels = torch.from_numpy(batch.labels)
-        with _replayed_masks(self.model, batch.masks):
+        with replayed_masks(self.model, batch.masks):
             output = self.model(self._tensor(batch.images), aux=True)
-        loss = torch.zeros((), dtype=self.dtype)
-        for weight, scores in zip(
-            (1.0, *self.config.aux_weights), (output.logits, *output.aux), strict=True
-        ):
-            scores = F.interpolate(scores, labels.shape[1:], mode="bilinear", align_corners=False)
-            loss = loss + weight * F.cross_entropy(scores, labels, ignore_index=IGNORE)
+        loss = torch_loss(output, labels, self.config.aux_weights)
         loss.backward()
         return loss.detach(), output
 
@@ -346,8 +369,27 @@ class TorchRun:
         return torch.from_numpy(images).to(self.dtype)
 
 
+def torch_loss(
+    output: torch_ref.Output, labels: torch.Tensor, aux_weights: Sequence[float]
+) -> torch.Tensor:
+    """Cross entropy of the main head plus the weighted ones of the auxiliary heads.
+
+    Args:
+        output: logits (B, K, H', W') of any sizes, which are interpolated.
+        labels: class ids or `IGNORE`, (B, H, W) int64.
+        aux_weights: weight of each auxiliary head.
+    """
+
+    def cross_entropy(scores: torch.Tensor) -> torch.Tensor:
+        scores = F.interpolate(scores, labels.shape[1:], mode="bilinear", align_corners=False)
+        return F.cross_entropy(scores, labels, ignore_index=IGNORE)
+
+    heads = zip((1.0, *aux_weights), (output.logits, *output.aux), strict=True)
+    return sum((w * cross_entropy(scores) for w, scores in heads), start=labels.new_zeros(()))
+
+
 @contextlib.contextmanager
-def _replayed_masks(model: nn.Module, masks: Sequence[np.ndarray]) -> Iterator[None]:
+def replayed_masks(model: nn.Module, masks: Sequence[np.ndarray]) -> Iterator[None]:
     """Replaces what every active dropout returns, in the order of the calls.
 
     Raises:

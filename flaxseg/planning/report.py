@@ -3,22 +3,10 @@
 from rich.table import Table
 
 from flaxseg.planning.plan import Plan
+from flaxseg.printed import in_bytes, in_milliseconds
 
 PARTS = 8
 """Parts of the time that are shown."""
-
-
-def _size(count: float) -> str:
-    """Bytes in a unit of 1024s that leaves up to four digits before the point."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 9999.5:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
 
 
 def plan_table(plan: Plan) -> Table:
@@ -35,33 +23,33 @@ def plan_table(plan: Plan) -> Table:
         ("program", memory.program),
         ("peak memory", memory.peak),
     ):
-        table.add_row(name, _size(value), _share(name, memory.peak, plan.available))
+        table.add_row(name, in_bytes(value), _share(name, memory.peak, plan.available))
     if plan.flops is not None:
         table.add_row("FLOPs", f"{plan.flops / 1e9:.1f} GFLOP", _seconds(plan, "FLOPs"))
     if plan.bytes_accessed is not None:
-        table.add_row("bytes accessed", _size(plan.bytes_accessed), _seconds(plan, "memory"))
-    table.add_row("sent to other chips", _size(plan.sent), _seconds(plan, "links"))
-    table.add_row("sent at least, as float32", _size(plan.least_sent), "")
+        table.add_row("bytes accessed", in_bytes(plan.bytes_accessed), _seconds(plan, "memory"))
+    table.add_row("sent to other chips", in_bytes(plan.sent), _seconds(plan, "links"))
+    table.add_row("sent at least, as float32", in_bytes(plan.least_sent), "")
     if plan.xla_seconds is not None:
-        table.add_row("time of a step by XLA", _milliseconds(plan.xla_seconds), "")
+        table.add_row("time of a step by XLA", in_milliseconds(plan.xla_seconds), "")
     return table
 
 
 def _share(name: str, peak: int, available: int | None) -> str:
     if name != "peak memory" or available is None:
         return ""
-    return f"{peak / available:.0%} of {_size(available)}"
+    return f"{peak / available:.0%} of {in_bytes(available)}"
 
 
 def _seconds(plan: Plan, name: str) -> str:
-    return f"at least {_milliseconds(plan.bounds[name])}" if name in plan.bounds else ""
+    return f"at least {in_milliseconds(plan.bounds[name])}" if name in plan.bounds else ""
 
 
 def traffic_table(plan: Plan) -> Table:
     """What is sent between chips."""
     table = Table("carries", "collective", "chips", "tensors", "size", "sent by each", box=None)
     for row in plan.traffic:
-        sizes = _size(row.bytes), _size(row.sent)
+        sizes = in_bytes(row.bytes), in_bytes(row.sent)
         table.add_row(row.carries, row.kind, str(row.devices), str(row.tensors), *sizes)
     return table
 
@@ -83,7 +71,7 @@ def parts_table(plan: Plan) -> Table:
     for part in plan.parts[:PARTS]:
         share = f"{part.seconds / total:.0%}"
         table.add_row(
-            part.where, "gradient" if part.backward else "", _milliseconds(part.seconds), share
+            part.where, "gradient" if part.backward else "", in_milliseconds(part.seconds), share
         )
     return table
 
@@ -108,5 +96,5 @@ def verdict(plan: Plan) -> str | None:
         "memory": "by what it reads and writes, as XLA counts it",
         "links": "by what it sends, over all links of a chip at once",
     }
-    least = _milliseconds(plan.bounds[plan.bound])
+    least = in_milliseconds(plan.bounds[plan.bound])
     return f"bound {words[plan.bound]}: {least} a step at least"

@@ -55,7 +55,7 @@ class StepProgram:
         compiled = lowered.compile()
         parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
         flops = count_flops(traced, lowered, mesh.devices.flat[0].platform)
-        return cls(compiled, parameters, flops, _memory(compiled))
+        return cls(compiled, parameters, flops, needed_memory(compiled))
 
     def __call__(
         self, state: TrainState, image: jax.Array, label: jax.Array
@@ -99,7 +99,11 @@ def _devices() -> list[Any]:
     return jax.local_devices()
 
 
-def _memory(compiled: jax.stages.Compiled) -> int | None:
+def needed_memory(compiled: jax.stages.Compiled) -> int | None:
+    """Bytes on each device: arguments, results that do not take their place, and temporaries.
+
+    None where XLA does not tell.
+    """
     use = compiled.memory_analysis()
     if use is None:
         return None

@@ -41,6 +41,7 @@ PLANNED = {
 @pytest.fixture
 def benchmark(load_benchmark, monkeypatch, tmp_path):
     """The script with a page and results of its own."""
+    load_benchmark("page")
     module = load_benchmark("accelerators")
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     page = tmp_path / "page.md"

@@ -1,0 +1,167 @@
+"""The tables of docs/performance.md, from what `speed.py` wrote."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import page
+
+from flaxseg.printed import in_bytes
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "speed"
+PAGE = ROOT / "docs" / "performance.md"
+
+NOTHING = "Nothing has been measured yet."
+
+Run = dict[str, Any]
+"""What a file holds."""
+
+
+def write_page() -> None:
+    """Makes the tables of the page from all files."""
+    page.fill(PAGE, regions(stored_runs()))
+
+
+def stored_runs() -> dict[str, Run]:
+    """The committed runs by their names."""
+    return {file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))}
+
+
+def regions(runs: Mapping[str, Run]) -> dict[str, str]:
+    """What stands in each region of the page."""
+    tables = {"machines": machine, "speed": speed, "programs": programs, "scaling": scaling}
+    return {
+        name: "\n\n".join(
+            f"{title}:\n\n{made}" for title, run in runs.items() if (made := table(run))
+        )
+        or NOTHING
+        for name, table in tables.items()
+    }
+
+
+def machine(run: Run) -> str:
+    """Where and when, and what the machine reaches."""
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    rows = {
+        "processor": f"{run['cpu']}, {run['instructions']}",
+        "threads": f"{run['threads']} of each framework, {run['cores']} processors",
+        "memory": f"{run['memory_gib']} GiB",
+        "versions": versions,
+        "commit": f"`{run['commit']}`",
+        "started": run["started"],
+        "command": f"`{run['command']}`",
+    }
+    for when, frameworks in run["ceilings"].items():
+        rows[f"ceilings, {when}"] = ", ".join(
+            f"{name} {found['product'] / 1e9:.0f} GFLOP/s and {found['copy'] / 1e9:.1f} GB/s"
+            for name, found in frameworks.items()
+        )
+    return _table(("", ""), rows.items())
+
+
+def speed(run: Run) -> str:
+    """Milliseconds of each network beside its rivals."""
+    head = ("network", "images", "", "flaxseg ms", "median", "half of the calls", "of the ceiling")
+    rivals = list(dict.fromkeys(name for row in run["networks"] for name in row["ratios"]))
+    for rival in rivals:
+        head += (f"{rival} ms", "median", "layout", "ratio", "of medians")
+    head += ("apart", "calls that count", "left out")
+    return _table(head, [_speed_cells(row, rivals) for row in run["networks"]])
+
+
+def _speed_cells(row: Run, rivals: Iterable[str]) -> list[str]:
+    ours = row["samples"]["flaxseg"]
+    low, high = map(_ms, ours["quartiles"])
+    cells = [f"`{row['model']}`", _images(row), row["mode"], _ms(ours["min"])]
+    cells += [_ms(ours["median"]), f"{low} to {high}", _share(row["share"])]
+    for rival in rivals:
+        found = row["ratios"].get(rival)
+        if found is None:
+            cells += ["-"] * 5
+            continue
+        theirs = row["samples"][found["fastest"]]
+        layout = found["fastest"].removeprefix(rival).strip()
+        cells += [_ms(theirs["min"]), _ms(theirs["median"]), layout]
+        cells += [f"**{found['min']:.2f}**", f"{found['median']:.2f}"]
+    kept = ", ".join(f"{x['kept']} of {x['taken']}" for x in row["samples"].values())
+    left_out = "; ".join(f"{name}: {why}" for name, why in row["left_out"].items())
+    apart = f"{max(row['apart'].values()):.0e}" if row["apart"] else "-"
+    return [*cells, apart, kept, left_out]
+
+
+def programs(run: Run) -> str:
+    """What each program costs besides its time."""
+    head = ("network", "images", "", "tracing", "compiling", "GFLOP", "after XLA", "accessed")
+    head += ("temporary", "memory", "first result with programs on disk")
+    return _table(head, map(_program_cells, run["networks"]))
+
+
+def _program_cells(row: Run) -> list[str]:
+    costs, cold = row["costs"], row.get("cold")
+    cells = [f"`{row['model']}`", _images(row), row["mode"]]
+    cells += [f"{costs[key]:.2f} s" for key in ("trace_seconds", "compile_seconds")]
+    cells += [_giga(costs[key]) for key in ("flops", "compiled_flops")]
+    cells += [_size(costs[key]) for key in ("bytes_accessed", "temporary", "memory")]
+    return [*cells, _cold(cold)]
+
+
+def _cold(cold: Mapping[str, float] | None) -> str:
+    if cold is None:
+        return "-"
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in cold.items() if name != "total")
+    return f"{cold['total']:.1f} s ({parts})"
+
+
+def scaling(run: Run) -> str:
+    """How time and temporary memory grow, and the powers."""
+    rows = []
+    for one in run["scaling"]:
+        for series, found in one["series"].items():
+            points, powers = found["points"], found["exponents"]
+            rows.append(
+                (
+                    f"`{one['model']}`",
+                    one["mode"],
+                    series,
+                    f"{_images(points[0])} to {_images(points[-1])}",
+                    f"{_ms(points[0]['min'])} to {_ms(points[-1]['min'])}",
+                    _power(powers["min"]),
+                    f"{_size(points[0]['temporary'])} to {_size(points[-1]['temporary'])}",
+                    _power(powers["temporary"]),
+                )
+            )
+    head = ("network", "", "grows", "images", "ms", "power", "temporary", "power")
+    return _table(head, rows) if rows else ""
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * (lines[0].count("|") - 1) + "|", *lines[1:]])
+
+
+def _images(row: Mapping[str, Any]) -> str:
+    height, width = row["size"]
+    return f"{row['batch']} of {height}×{width}"
+
+
+def _ms(seconds: float) -> str:
+    value = 1e3 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _giga(count: float | None) -> str:
+    return "-" if count is None else f"{count / 1e9:.4g}"
+
+
+def _size(count: float | None) -> str:
+    return "-" if count is None else in_bytes(count)
+
+
+def _power(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
