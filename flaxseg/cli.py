@@ -185,8 +185,9 @@ class PredictArgs:
     alpha: float = 0.5
     """Share of the colours in the overlay, 0 to 1."""
 
-    multiple: int = 32
-    """Pixels to which height and width are rounded up inside."""
+    multiple: int | None = None
+    """Pixels to which height and width are filled up inside. None: nothing is filled up, and four
+    programs serve photos of all sizes, where the network can be told how far a photo reaches."""
 
     size: tuple[int, int] | None = None
     """Height and width to which photos are stretched before, in pixels. None: the validation size
@@ -273,6 +274,9 @@ class EvalArgs:
 
     eval_stride: tuple[int, int] | None = None
     """Rows and columns from one window to the next, in pixels."""
+
+    eval_canvas: bool | None = None
+    """Look at pictures of all sizes through few programs; scores are the same but for rounding."""
 
     metrics: tuple[str, ...] | None = None
     """Further scores: accuracy_of_all, micro_iou, micro_iou:CLASS, soft_iou."""

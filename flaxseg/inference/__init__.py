@@ -1,5 +1,6 @@
 """Prediction, evaluation and the pictures of both."""
 
+from flaxseg.inference.canvas import Canvases as Canvases
 from flaxseg.inference.evaluate import Evaluation as Evaluation
 from flaxseg.inference.evaluate import Evaluator as Evaluator
 from flaxseg.inference.evaluate import evaluate as evaluate

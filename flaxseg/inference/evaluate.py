@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from flaxseg.data import Batch, pad_batch
 from flaxseg.errors import ConfigError, DataError
+from flaxseg.inference.canvas import Canvases, fits_canvas, make_canvas_fns, on_corner, tiles
 from flaxseg.inference.logits import make_logits_fn
 from flaxseg.inference.metrics import Scores, confusion_matrix
 from flaxseg.inference.more_metrics import SOFT_IOU, Totals, parse_metrics
-from flaxseg.inference.windows import Windows
+from flaxseg.inference.windows import Size, Windows
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.ops.soft_iou import soft_iou
 from flaxseg.preprocess import Preprocess
@@ -51,6 +52,7 @@ def evaluate(
     mesh: Mesh | None = None,
     windows: Windows | None = None,
     metrics: Sequence[str] = (),
+    canvases: Canvases | None = None,
 ) -> Scores:
     """Scores a model on all batches.
 
@@ -64,6 +66,7 @@ def evaluate(
             None runs on one.
         windows: where the network looks at a picture; None looks at it as a whole.
         metrics: further scores, of `flaxseg.inference.more_metrics.METRICS`.
+        canvases: see `make_evaluator`.
 
     Raises:
         ConfigError: the model has another number of classes, the mesh no axis "data", or a score
@@ -71,7 +74,7 @@ def evaluate(
         DataError: there is no batch, or a label is outside the label set.
     """
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    run = make_evaluator(graphdef, labels, preprocess, mesh, windows, metrics)
+    run = make_evaluator(graphdef, labels, preprocess, mesh, windows, metrics, canvases)
     if mesh is not None:
         params, stats = jax.device_put((params, stats), replicated(mesh))
     return run(params, stats, batches).scores
@@ -84,6 +87,7 @@ def make_evaluator(
     mesh: Mesh | None = None,
     windows: Windows | None = None,
     metrics: Sequence[str] = (),
+    canvases: Canvases | None = None,
 ) -> Evaluator:
     """A compiled evaluation, for a training loop whose weights change between calls.
 
@@ -96,6 +100,10 @@ def make_evaluator(
             is to give the same batches. None runs where the weights are.
         windows: where the network looks at a picture; None looks at it as a whole.
         metrics: further scores, of `flaxseg.inference.more_metrics.METRICS`.
+        canvases: the sizes for which the network is compiled: pictures lie in the corners of them,
+            and get what each would get alone. Two programs for each canvas serve pictures and label
+            maps of all sizes. None, through windows, for "soft_iou" and for networks that do not
+            take a canvas: a program for each shape of a batch.
 
     Returns:
         A function of the two other parts of the split, of batches, and of the indices of samples
@@ -108,13 +116,27 @@ def make_evaluator(
     place = _placement(mesh)
     wanted = parse_metrics(metrics, labels)
 
-    def count(logits: jax.Array, label: jax.Array, weight: jax.Array):
-        prediction = logits.argmax(axis=-1)
+    def count(prediction: jax.Array, label: jax.Array, weight: jax.Array):
         matrix = confusion_matrix(prediction, label, labels.num_classes, weight)
-        soft = _soft_iou(logits, label, weight) if SOFT_IOU in wanted else None
-        return _Counts(matrix, soft), prediction.astype(jnp.uint8)
+        return _Counts(matrix, None), prediction.astype(jnp.uint8)
 
-    compiled = make_logits_fn(graphdef, labels, preprocess, count, mesh=mesh, windows=windows)
+    def count_softly(logits: jax.Array, label: jax.Array, weight: jax.Array):
+        counts, prediction = count(logits.argmax(axis=-1), label, weight)
+        return counts._replace(soft_iou=_soft_iou(logits, label, weight)), prediction
+
+    softly = SOFT_IOU in wanted
+    compiled = make_logits_fn(
+        graphdef,
+        labels,
+        preprocess,
+        count_softly if softly else count,
+        mesh=mesh,
+        windows=windows,
+        of_labels=not softly,
+    )
+
+    few = None if windows is not None or softly else canvases
+    look, read = make_canvas_fns(graphdef, labels, preprocess, count, mesh)
 
     def run(
         params: nnx.State,
@@ -123,20 +145,56 @@ def make_evaluator(
         keep: Collection[int] = (),
     ) -> Evaluation:
         kept: dict[int, np.ndarray] = {}
+        config = nnx.merge(graphdef, params, stats).config
 
-        def counted(batch: Batch) -> _Counts:
-            image, label, weight, _ = place(_checked(batch, labels))
+        def at_once(batch: Batch) -> Iterator[_Part]:
+            image, label, weight, _ = place(batch)
             size = batch.label.shape[1:3]
-            counts, prediction = compiled(params, stats, image, size, label, weight)
-            for place_in_batch, index in _wanted(batch, keep):
-                kept[index] = np.asarray(prediction[place_in_batch])
-            return counts._replace(pixels=_pixels(batch))
+            yield _Part(..., *compiled(params, stats, image, size, label, weight))
 
-        totals = _total(counted(batch) for batch in batches)
+        def on_canvas(batch: Batch, size: Size) -> Iterator[_Part]:
+            image, _, weight, _ = place(batch._replace(image=on_corner(batch.image, size)))
+            picture, labelled = (
+                np.array([x.shape[1:3]] * len(image), np.int32) for x in (batch.image, batch.label)
+            )
+            low = look(params, stats, image, picture)
+            without_image = batch._replace(image=batch.image[:, :0])
+            for tile in tiles(batch.label):
+                label = place(without_image._replace(label=tile.label)).label
+                where = (picture, labelled, tile.first)
+                yield _Part(tile.within, *read(config, size, low, *where, label, weight))
+
+        def counted(batch: Batch) -> Iterator[_Counts]:
+            batch = _checked(batch, labels)
+            seen, shape = batch.image.shape[1:3], batch.label.shape[1:3]
+            size = few.holding(seen) if few and fits_canvas(config, seen) else None
+            pixels = _pixels(batch)
+            for part in on_canvas(batch, size) if size else at_once(batch):
+                for position, index in _wanted(batch, keep):
+                    found = kept.setdefault(index, np.zeros(shape, np.uint8))[part.within]
+                    found[:] = np.asarray(part.prediction[position])[: len(found), : found.shape[1]]
+                yield part.counts._replace(pixels=pixels)
+                pixels = 0
+
+        totals = _total(counts for batch in batches for counts in counted(batch))
         more = {name: metric(totals) for name, metric in wanted.items()}
         return Evaluation(Scores.from_matrix(totals.matrix, more), kept)
 
     return run
+
+
+class _Part(NamedTuple):
+    """What was found on a part of the label maps of a batch.
+
+    Attributes:
+        within: which of their pixels it is.
+        counts: what it adds to the totals.
+        prediction: class ids (B, H, W), from the upper left pixel of the part on.
+    """
+
+    within: Any
+    counts: "_Counts"
+    prediction: jax.Array
 
 
 class _Counts(NamedTuple):

@@ -16,6 +16,7 @@ from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_
 from flaxseg.data.problems import raise_problems
 from flaxseg.data.transforms.geometry import Interpolation
 from flaxseg.errors import CheckpointError, ConfigError, DataError
+from flaxseg.inference.canvas import USUAL_SIDE, Canvases
 from flaxseg.inference.evaluate import evaluate
 from flaxseg.inference.inputs import find_inputs, output_files
 from flaxseg.inference.metrics import Scores, scores_table
@@ -77,7 +78,7 @@ def predict_files(
     out: Pathlike,
     *,
     alpha: float = 0.5,
-    multiple: int = 32,
+    multiple: int | None = None,
     size: tuple[int, int] | None = None,
     max_side: int | None = 2048,
     window: tuple[int, int] | None = None,
@@ -103,7 +104,8 @@ def predict_files(
         out: folder to write to; it is made if it does not exist. Inside one of the folders of
             photos it is passed over there.
         alpha: share of the colours in the overlay, 0 to 1.
-        multiple: pixels to which height and width are rounded up inside, see `Predictor`.
+        multiple: pixels to which height and width are filled up inside, see `Predictor`. None: few
+            programs serve photos of all sizes.
         size: height and width in pixels to which a photo is stretched before it is segmented.
             None: as the validation pictures of the training run, if `model_dir` is one.
         max_side: longest side in pixels of a photo that is neither stretched nor looked at through
@@ -139,6 +141,7 @@ def predict_files(
         loaded.preprocess,
         multiple=multiple,
         windows=_windows(settings, window, stride),
+        canvases=_canvases(settings, size, max_side),
     )
     predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
     inputs = find_inputs(images, out)
@@ -212,6 +215,16 @@ def _sizes_of(
     return transform.seen_size
 
 
+def _canvases(
+    settings: dict[str, Any], size: Size | None = None, max_side: int | None = None
+) -> Canvases:
+    """Sizes on which pictures fit, whatever theirs; none where all are stretched to one."""
+    if size is not None or settings.get("eval_size") is not None:
+        return Canvases(())
+    base, multiple = settings.get("eval_base_size"), settings.get("eval_multiple", 1)
+    return Canvases.seen(base, multiple, max_side or USUAL_SIDE)
+
+
 def _eval_transform(settings: dict[str, Any]) -> EvalTransform:
     """What the validation pictures of a training run went through."""
     return EvalTransform(
@@ -264,6 +277,7 @@ def evaluate_dir(
     eval_multiple: int | None = None,
     eval_window: tuple[int, int] | None = None,
     eval_stride: tuple[int, int] | None = None,
+    eval_canvas: bool | None = None,
     metrics: Sequence[str] | None = None,
     classes_by_number: bool = False,
     missing_mask: str | None = None,
@@ -287,6 +301,8 @@ def evaluate_dir(
         eval_multiple: sides are then stretched up to multiples of it.
         eval_window: height and width of the windows through which the network looks at a picture.
         eval_stride: rows and columns from one window to the next.
+        eval_canvas: whether pictures of all sizes share few programs; scores are the same but for
+            rounding, see `flaxseg.inference.make_evaluator`.
         metrics: further scores, see `flaxseg.inference.more_metrics`.
         classes_by_number: the data set's classes are the model's by their numbers, whatever their
             names.
@@ -320,6 +336,7 @@ def evaluate_dir(
         eval_multiple=eval_multiple,
         eval_window=eval_window,
         eval_stride=eval_stride,
+        eval_canvas=eval_canvas,
         metrics=metrics,
         missing_mask=missing_mask,
         max_pixels=max_pixels,
@@ -339,6 +356,7 @@ def evaluate_dir(
         preprocess=loaded.preprocess,
         windows=_windows(settings),
         metrics=settings.get("metrics", ()),
+        canvases=_canvases(settings) if settings.get("eval_canvas") else None,
     )
     if console is not None:
         console.print(scores_table(scores, loaded.labels))

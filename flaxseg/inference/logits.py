@@ -14,7 +14,7 @@ from flaxseg.errors import ConfigError
 from flaxseg.inference.windows import Size, Windows, windowed, windowed_strips
 from flaxseg.labels import LabelSet
 from flaxseg.models import Config, Model, fold
-from flaxseg.ops import resize_bilinear
+from flaxseg.ops import enlarged_argmax, resize_bilinear
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, whole
 
@@ -47,12 +47,36 @@ def image_logits(
     size = (images.shape[1], images.shape[2])
     inputs = resize_bilinear(preprocess(images), fitting_size(model.config, size))
     logits = fold(model)(inputs).logits
+    check_classes(logits, labels)
+    return resize_bilinear(logits, size, align_corners=False)
+
+
+def image_labels(
+    model: Model, labels: LabelSet, preprocess: Preprocess, images: Images
+) -> jax.Array:
+    """The class with the highest of the `image_logits` at every pixel, (B, H, W) int32.
+
+    Where one interpolation leads from the network's own resolution to the images', the logits of
+    all pixels, by far the largest array, are never made.
+    """
+    images = jnp.asarray(images)
+    size = (images.shape[1], images.shape[2])
+    rule = getattr(model, "logits_align_corners", None)
+    corners = rule(size) if rule and fitting_size(model.config, size) == size else None
+    if corners is None:
+        return jnp.argmax(image_logits(model, labels, preprocess, images), -1).astype(jnp.int32)
+    logits = fold(model)(preprocess(images), resize=False).logits
+    check_classes(logits, labels)
+    return enlarged_argmax(logits, size, align_corners=corners)
+
+
+def check_classes(logits: jax.Array, labels: LabelSet) -> None:
+    """Raises a `ConfigError` unless logits (B, h, w, K) are of as many classes as the label set."""
     if logits.shape[-1] != labels.num_classes:
         raise ConfigError(
             f"the model predicts {logits.shape[-1]} classes, label set {labels.name!r} has "
             f"{labels.num_classes}: give the label set that the model was trained with"
         )
-    return resize_bilinear(logits, size, align_corners=False)
 
 
 def fitting_size(config: Config, size: Size) -> Size:
@@ -72,6 +96,7 @@ def make_logits_fn(
     mesh: Mesh | None = None,
     windows: Windows | None = None,
     by_pixel: bool = False,
+    of_labels: bool = False,
 ) -> LogitsFn:
     """A compiled function of the logits of pictures, for weights that change between calls.
 
@@ -85,6 +110,8 @@ def make_logits_fn(
         windows: where the network looks at a picture; None looks at it as a whole.
         by_pixel: `then` takes the logits alone and reads (B, H', W', ...) off them, each value off
             those of its pixel: the logits of a large picture need not be held all at once.
+        of_labels: `then` takes the class of the highest logit, (B, H', W') int32, in place of the
+            logits.
 
     Returns:
         A function of (params, stats, images, size, *more), whose images are (B, H, W, 3), 0 to 255.
@@ -97,13 +124,19 @@ def make_logits_fn(
         return image_logits(model, labels, preprocess, images)
 
     def at_once(params: nnx.State, stats: nnx.State, images: Images, *more: Any) -> Any:
-        return then(look(params, stats, images), *more)
+        if not of_labels:
+            return then(look(params, stats, images), *more)
+        model = nnx.merge(graphdef, *whole((params, stats), mesh))
+        return then(image_labels(model, labels, preprocess, images), *more)
+
+    def said(logits: jax.Array) -> jax.Array:
+        return jnp.argmax(logits, -1).astype(jnp.int32) if of_labels else logits
 
     def finish(logits: jax.Array, size: Size, *more: Any) -> Any:
-        return then(resize_bilinear(logits, size, align_corners=False), *more)
+        return then(said(resize_bilinear(logits, size, align_corners=False)), *more)
 
     def read(total: jax.Array, seen: Images) -> Any:
-        return then(total / seen)
+        return then(said(total / seen))
 
     everywhere = None if mesh is None else replicated(mesh)
     at_once = jax.jit(at_once, out_shardings=everywhere)

@@ -1,6 +1,6 @@
 """Label maps for images of any size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import cv2
 import jax
@@ -10,11 +10,14 @@ from flax import nnx
 
 from flaxseg.data.transforms.geometry import MODES, Interpolation
 from flaxseg.errors import ConfigError, DataError
+from flaxseg.inference.canvas import USUAL_SIDE, Canvases, CanvasFn, fits_canvas
 from flaxseg.inference.logits import make_logits_fn
-from flaxseg.inference.windows import Windows
+from flaxseg.inference.windows import Size, Windows
 from flaxseg.labels import LabelSet
 from flaxseg.models import Model
 from flaxseg.preprocess import Preprocess
+
+_MULTIPLE = 32
 
 LabelFn = Callable[..., jax.Array]
 """(params, stats, images (B, H, W, 3), size=None) -> label maps (B, H, W) uint8."""
@@ -40,10 +43,15 @@ def make_label_fn(
         (B, H', W') uint8 and compiles once for each shape of the images or windows.
     """
 
-    def classes(logits: jax.Array) -> jax.Array:
-        return logits.argmax(axis=-1).astype(jnp.uint8)
-
-    run = make_logits_fn(graphdef, labels, preprocess, classes, windows=windows, by_pixel=True)
+    run = make_logits_fn(
+        graphdef,
+        labels,
+        preprocess,
+        lambda classes: classes.astype(jnp.uint8),
+        windows=windows,
+        by_pixel=True,
+        of_labels=True,
+    )
 
     def label_fn(
         params: nnx.State,
@@ -59,13 +67,16 @@ def make_label_fn(
 class Predictor:
     """Segments single photos of any size.
 
-    A photo is filled up at its right and bottom edge to a multiple of `multiple` pixels, with the
-    colour that normalises to zero, and the result is cut back. Photos of many sizes so share few
-    compilations: one for each padded size.
+    Photos of many sizes share few compilations. A photo lies in the corner of a canvas, one of few
+    sizes, and the network is told how far it reaches: the result is that of the evaluation at the
+    photo's own size, but for rounding. Networks that cannot be told, and all if `multiple` is
+    given, see photos filled up at the right and bottom edge to a multiple of so many pixels, with
+    the colour that normalises to zero, and the result is cut back. So do those that can be told
+    with photos too small for them.
 
     Attributes:
         label_set: the classes of the label maps.
-        multiple: pixels to which height and width are rounded up.
+        multiple: pixels to which height and width are rounded up; None on canvases.
     """
 
     def __init__(
@@ -74,8 +85,9 @@ class Predictor:
         labels: LabelSet,
         preprocess: Preprocess,
         *,
-        multiple: int = 32,
+        multiple: int | None = None,
         windows: Windows | None = None,
+        canvases: Canvases | None = None,
     ):
         """Takes the weights of a model as they are now.
 
@@ -84,21 +96,28 @@ class Predictor:
             labels: the classes the model knows.
             preprocess: how its images were normalised.
             multiple: pixels to which height and width are rounded up. With 1 nothing is padded,
-                the result equals the evaluation's, and every size compiles anew. Without effect
-                with windows, and for a network that takes one size only: photos are stretched to
-                that.
+                and every size compiles anew. None: canvases, or 32 where the network cannot take
+                them. Without effect with windows, and for a network that takes one size only:
+                photos are stretched to that.
             windows: where the network looks at a photo; None looks at it as a whole.
+            canvases: sizes for which the network is compiled; a photo that fits on none of them
+                compiles a program of its own. None: four, for sides of up to 2048 pixels.
 
         Raises:
             ConfigError: `multiple` is not a whole number from 1 on.
         """
-        if not isinstance(multiple, int) or multiple < 1:
+        if multiple is not None and (not isinstance(multiple, int) or multiple < 1):
             raise ConfigError(f"multiple is {multiple!r}, it must be a whole number from 1 on")
         self.label_set = labels
+        self._config = model.config
         self._whole = windows is None
         # Windows are stretched one by one, and are of one size without any padding.
         self._fixed_size = None if windows else model.config.fixed_size
-        self.multiple = 1 if windows or self._fixed_size else multiple
+        whole = not windows and not self._fixed_size
+        placed = whole and multiple is None and model.config.takes_canvas
+        self.multiple = None if placed else (multiple or _MULTIPLE) if whole else 1
+        self._canvases = (canvases or Canvases.within(USUAL_SIDE)) if placed else Canvases(())
+        self._on_canvas = CanvasFn(model, labels, preprocess) if placed else None
         graphdef, self._params, self._stats = nnx.split(model, nnx.Param, nnx.BatchStat)
         self._padding = np.round(255 * np.asarray(preprocess.mean)).astype(np.uint8)
         self._label_fn = make_label_fn(graphdef, labels, preprocess, windows=windows)
@@ -111,7 +130,9 @@ class Predictor:
         Raises:
             DataError: the image is not (H, W, 3) uint8, or is empty.
         """
-        return self._run(self._logits_fn, image)
+        check_image(image)
+        planes = self._planes(image)
+        return self._run(self._logits_fn, image) if planes is None else np.stack([*planes], -1)
 
     def labels(
         self,
@@ -146,11 +167,17 @@ class Predictor:
         own = (image.shape[0], image.shape[1])
         inner = self.inner_size(own, size, max_side)
         if inner == own:
+            planes = self._planes(image)
+            if planes is not None:
+                return _highest(planes, own)
             return self._run(self._label_fn, image)
         # The stretch is that of training and evaluation; mere shrinking had better not alias.
         how = MODES[interpolation] if self._fixed_size or size else cv2.INTER_AREA
         resized = cv2.resize(image, inner[::-1], interpolation=how)
-        return _resized_argmax(self.logits(resized), own)
+        planes = self._planes(resized, own)
+        if planes is None:
+            planes = _resized(self._run(self._logits_fn, resized), own)
+        return _highest(planes, own)
 
     def inner_size(
         self, own: tuple[int, int], size: tuple[int, int] | None, max_side: int | None
@@ -171,10 +198,18 @@ class Predictor:
         scale = min(1.0, limit / max(own))
         return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
 
+    def _planes(self, image: np.ndarray, *more: Size) -> Iterator[np.ndarray] | None:
+        """The logits of each class at every pixel, if there is a canvas for the photo."""
+        own = (image.shape[0], image.shape[1])
+        size = self._canvases.holding(own) if fits_canvas(self._config, own) else None
+        if self._on_canvas is None or size is None:
+            return None
+        return self._on_canvas(image, size, *more)
+
     def _run(self, function: LabelFn, image: np.ndarray) -> np.ndarray:
-        check_image(image)
         height, width = image.shape[:2]
-        padded_size = [-(-side // self.multiple) * self.multiple for side in (height, width)]
+        multiple = self.multiple or (1 if fits_canvas(self._config, (height, width)) else _MULTIPLE)
+        padded_size = [-(-side // multiple) * multiple for side in (height, width)]
         padded = np.empty((1, *padded_size, 3), np.uint8)
         padded[:] = self._padding
         padded[0, :height, :width] = image
@@ -182,16 +217,21 @@ class Predictor:
         return result[0, :height, :width].copy()
 
 
-def _resized_argmax(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Class of the highest interpolated logit, (H, W, K) -> (H', W') uint8.
+def _resized(logits: np.ndarray, size: Size) -> Iterator[np.ndarray]:
+    """(H, W, K) to the (H', W') of one class after the other."""
+    for index in range(logits.shape[-1]):
+        plane = np.ascontiguousarray(logits[..., index])
+        yield cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _highest(planes: Iterable[np.ndarray], size: Size) -> np.ndarray:
+    """Class of the highest logit, of the (H, W) of each class -> (H, W) uint8.
 
     One class after the other: all at once would fill the memory for a large photo.
     """
     label = np.zeros(size, np.uint8)
     highest = np.full(size, -np.inf, np.float32)
-    for index in range(logits.shape[-1]):
-        plane = np.ascontiguousarray(logits[..., index])
-        plane = cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+    for index, plane in enumerate(planes):
         label[plane > highest] = index
         np.maximum(highest, plane, out=highest)
     return label

@@ -10,7 +10,7 @@ https://github.com/CoinCheung/BiSeNet, the reimplementation that most published 
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from flax import nnx
@@ -113,6 +113,16 @@ class BiSeNetV2Config(AnySize):
     def square(self) -> bool:
         """Whether height and width must be the same, for the matrix products to fit."""
         return self.fusion == "matmul"
+
+    @property
+    def takes_canvas(self) -> bool:
+        """See `AnySize`."""
+        return not self.square
+
+    def enlargements(self, low: Any, image: Any) -> tuple[tuple[Any, bool], ...]:
+        """See `AnySize`."""
+        del low
+        return ((image, self.align_corners),)
 
 
 class Gate(nnx.Module):

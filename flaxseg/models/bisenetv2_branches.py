@@ -220,7 +220,7 @@ class ContextEmbedding(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x, (B, H, W, C), to the same shape."""
-        context = self.conv_gap(self.bn(x.mean((1, 2), keepdims=True)))
+        context = self.conv_gap(self.bn(ops.spatial_mean(x)))
         return self.conv_last(context + x)
 
 
@@ -233,7 +233,7 @@ class PlainContextEmbedding(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps x, (B, H, W, C), to the same shape."""
-        context = jax.nn.relu(self.conv_gap(x.mean((1, 2), keepdims=True)))
+        context = jax.nn.relu(self.conv_gap(ops.spatial_mean(x)))
         return self.conv_last(context + x)
 
 

@@ -39,6 +39,26 @@ class AnySize:
         """Height and width must be the same."""
         return False
 
+    @property
+    def takes_canvas(self) -> bool:
+        """Whether pictures inside `ops.on_canvas` get the logits that each would get alone."""
+        return False
+
+    def enlargements(self, low: Any, image: Any) -> tuple[tuple[Any, bool], ...]:
+        """The interpolations between logits at the heads' resolution and those of the pixels.
+
+        Of networks that take a canvas, for one axis.
+
+        Args:
+            low: side of the logits, a number or an array.
+            image: side of the images, likewise.
+
+        Returns:
+            The side and `align_corners` of one bilinear interpolation after the other.
+        """
+        del low, image
+        return ()
+
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises a `ConfigError` unless the network takes images of this height and width."""
         fixed, divisor = self.fixed_size, self.size_divisor

@@ -11,7 +11,7 @@ own, with a wider stem and leaky ReLUs in the heads.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from flax import nnx
@@ -98,6 +98,16 @@ class CCNetConfig(AnySize):
         for stage_stride in self.backbone.strides:
             stride *= stage_stride
         return stride
+
+    @property
+    def takes_canvas(self) -> bool:
+        """See `AnySize`."""
+        return True
+
+    def enlargements(self, low: Any, image: Any) -> tuple[tuple[Any, bool], ...]:
+        """See `AnySize`."""
+        first = 8 * low if self.upsample == "x8" else image
+        return (first, self.align_corners), (image, False)
 
 
 class CrissCrossAttention(nnx.Module):

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 
 from flaxseg import ops
 from flaxseg.models.blocks import checkpointed, require
+from flaxseg.ops import canvas
 from flaxseg.ops import initializers as init
 
 STD = 0.02
@@ -147,7 +148,8 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
         """Maps x, (B, N, C), the tokens of a map of this size, to the same shape."""
         key, value = jnp.split(self.kv(self._reduced(x, size)), 2, -1)
-        mixed = ops.attention(*map(self._split_heads, (self.q(x), key, value)))
+        query, key, value = map(self._split_heads, (self.q(x), key, value))
+        mixed = ops.attention(query, key, value, self._counts(size))
         return self.proj(mixed.swapaxes(1, 2).reshape(x.shape))
 
     def _reduced(self, x: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -155,6 +157,11 @@ class Attention(nnx.Module):
             return x
         B, _, C = x.shape
         return self.norm(self.sr(x.reshape(B, *size, C)).reshape(B, -1, C))
+
+    def _counts(self, size: tuple[int, int]) -> jax.Array | None:
+        """Which tokens of the reduced map are whole squares of the picture, (B, M); None: all."""
+        shown = canvas.shown(size, 1 if self.sr is None else self.sr.stride)
+        return None if shown is None else shown.reshape(len(shown), -1)
 
     def _split_heads(self, x: jax.Array) -> jax.Array:
         """(B, N, C) to (B, h, N, C / h)."""

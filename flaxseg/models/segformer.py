@@ -12,7 +12,7 @@ Hugging Face, which drop single values instead of channels, and `segformer_b0_mm
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from flax import nnx
@@ -61,6 +61,16 @@ class SegFormerConfig(AnySize):
         require(self.channels >= 1, "channels", self.channels, "at least 1")
         require(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1")
         require(self.aux_weights == (), "aux_weights", self.aux_weights, "no values")
+
+    @property
+    def takes_canvas(self) -> bool:
+        """See `AnySize`."""
+        return True
+
+    def enlargements(self, low: Any, image: Any) -> tuple[tuple[Any, bool], ...]:
+        """See `AnySize`."""
+        del low
+        return ((image, False),)
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises a `ConfigError` for images so small that some attention would have no key."""

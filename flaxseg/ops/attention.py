@@ -12,7 +12,9 @@ from flaxseg.ops.precision import current_precision
 from flaxseg.ops.product import product
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, counts: jax.Array | None = None
+) -> jax.Array:
     """softmax(query key^T / sqrt(d)) value, without dropout.
 
     Saves the probabilities and the result for the gradient, which then needs two sums less over
@@ -22,18 +24,26 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         query: (B, h, N, d).
         key: (B, h, M, d).
         value: (B, h, M, d).
+        counts: which keys do, (B, M); None: all. At least one of each sample does.
 
     Returns:
         (B, h, N, d) in value's dtype.
     """
+    if counts is not None:
+        return mix_values(attention_weights(query, key, counts=counts), value)
     return _attention(current_precision(), query, key, value)
 
 
-def attention_weights(query: jax.Array, key: jax.Array, precision: str | None = None) -> jax.Array:
+def attention_weights(
+    query: jax.Array,
+    key: jax.Array,
+    precision: str | None = None,
+    counts: jax.Array | None = None,
+) -> jax.Array:
     """softmax(query key^T / sqrt(d)), (B, h, N, M), float32 or wider."""
     # Scaling the query instead of the energies touches d instead of M values a token.
     energies = product("bhnd,bhmd->bhnm", query * _scale(query), key, precision)
-    return jax.nn.softmax(energies, -1)
+    return jax.nn.softmax(energies, -1, where=None if counts is None else counts[:, None, None])
 
 
 def mix_values(weights: jax.Array, value: jax.Array, precision: str | None = None) -> jax.Array:

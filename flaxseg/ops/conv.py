@@ -8,6 +8,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
+from flaxseg.ops import canvas
 from flaxseg.ops import initializers as init
 from flaxseg.ops.dense import dense_conv
 from flaxseg.ops.depthwise import depthwise_conv
@@ -54,10 +55,18 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves x, (B, H, W, in), to (B, H', W', out) in the layer's dtype."""
         x = x.astype(self.dtype)
+        if self.kernel_size > 1:
+            x = canvas.blank(x)
+        if self.kernel_size > 1 or self.stride > 1:
+            canvas.follow(x.shape[1:3], lambda n: self._window.outputs(n, self.kernel_size))
         weight = self.weight[...].astype(self.dtype)
         pointwise = self.kernel_size == 1 and self.padding == 0 and self.groups == 1
         y = self._pointwise(x, weight) if pointwise else self._convolve(x, weight)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+    @property
+    def _window(self) -> Window:
+        return Window(self.stride, self.padding, self.dilation)
 
     def _pointwise(self, x: jax.Array, weight: jax.Array) -> jax.Array:
         # XLA:CPU runs a 1x1 convolution at half the speed of the same matrix product.
@@ -65,11 +74,10 @@ class Conv(nnx.Module):
         return lax.dot_general(x, weight[0, 0], (((3,), (0,)), ((), ())))
 
     def _convolve(self, x: jax.Array, weight: jax.Array) -> jax.Array:
-        window = Window(self.stride, self.padding, self.dilation)
         if self.groups == 1:
-            return dense_conv(x, weight, window)
+            return dense_conv(x, weight, self._window)
         if self.groups == x.shape[-1]:
-            return depthwise_conv(x, weight, window)
+            return depthwise_conv(x, weight, self._window)
         return lax.conv_general_dilated(
             x,
             weight,

@@ -9,6 +9,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
+from flaxseg.ops import canvas
 from flaxseg.ops.product import product
 
 
@@ -31,6 +32,9 @@ def criss_cross_attention(query: jax.Array, key: jax.Array, value: jax.Array) ->
     row = product("bhwd,bhvd->bhwv", query, key)  # (B, H, W, W)
     column = _mask_self(product("bhwd,bhvd->bhwv", query_t, key_t))  # (B, W, H, H)
 
+    if reach := canvas.reaches((row.shape[1], row.shape[2])):
+        column, row = (_mask_beyond(*each) for each in zip((column, row), reach, strict=True))
+
     # One softmax without concatenating the parts: shared maximum, sum of both denominators.
     peak = lax.stop_gradient(jnp.maximum(row.max(-1), _transpose(column.max(-1))))
     row = jnp.exp(row - peak[..., None])
@@ -49,6 +53,14 @@ def _mix(weights: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def _mask_self(column: jax.Array) -> jax.Array:
+    return _without(jnp.eye(column.shape[-1], dtype=bool), column)
+
+
+def _mask_beyond(energies: jax.Array, reach: jax.Array) -> jax.Array:
+    """Energies (B, ..., keys) without the keys that lie beyond the pictures."""
+    return _without(~canvas.inside(energies.shape[-1], reach)[:, None, None], energies)
+
+
+def _without(masked: jax.Array, energies: jax.Array) -> jax.Array:
     """Finite, since -inf minus -inf is NaN; half the lowest value still underflows to weight 0."""
-    lowest = jnp.finfo(column.dtype).min / 2
-    return jnp.where(jnp.eye(column.shape[-1], dtype=bool), lowest, column)
+    return jnp.where(masked, jnp.finfo(energies.dtype).min / 2, energies)

@@ -4,10 +4,13 @@
 has a slow gradient; the two forms here are matrix products, or sums of shifted copies.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax import numpy as jnp
 
+from flaxseg.ops import canvas
 from flaxseg.ops.precision import EXACT
 
 
@@ -21,12 +24,32 @@ def resize_bilinear(
     wider whatever x is, as 8 bits of a weight would move pixels; the result has x's dtype.
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    before, after = canvas.reaches((x.shape[1], x.shape[2])), canvas.reaches(size)
+    if before and after:
+        if x.shape[1:3] == size:
+            return x
+        rows, cols = (
+            interpolation_within(out, n, to, reach, align_corners, wide.dtype)
+            for out, n, to, reach in zip(size, x.shape[1:3], after, before, strict=True)
+        )
+        return interpolated(wide, rows, cols).astype(x.dtype)
     wide = _resize_axis(wide, 2, size[1], align_corners)
     return _resize_axis(wide, 1, size[0], align_corners).astype(x.dtype)
 
 
+def interpolated(x: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:
+    """x, (B, h, w, C), by matrices (B, H, h) and (B, W, w) for each sample: (B, H, W, C)."""
+    x = jnp.einsum("bow,bhwc->bhoc", cols, x, precision=EXACT)
+    return jnp.einsum("boh,bhwc->bowc", rows, x, precision=EXACT)
+
+
 def resize_nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Resize of x, (B, H, W, ...), to (B, *size, ...) by repeating pixel floor(dst * in / out)."""
+    before, after = canvas.reaches((x.shape[1], x.shape[2])), canvas.reaches(size)
+    if before and after:
+        rows, cols = (_nearest_within(*sides) for sides in zip(size, before, after, strict=True))
+        x = jnp.take_along_axis(x, rows[:, :, None, None], 1)
+        return jnp.take_along_axis(x, cols[:, None, :, None], 2)
     rows, cols = (nearest_indices(n, out) for n, out in zip(x.shape[1:3], size, strict=True))
     return x[:, rows][:, :, cols]
 
@@ -81,6 +104,47 @@ def interpolation_matrix(n: int, out: int, align_corners: bool) -> np.ndarray:
     np.add.at(matrix, (target, lower), 1 - fraction)
     np.add.at(matrix, (target, upper), fraction)
     return matrix
+
+
+def interpolation_within(
+    out: int,
+    n: int,
+    out_reach: jax.Array,
+    reach: jax.Array,
+    align_corners: bool,
+    dtype: Any,
+    first: Any = 0,
+) -> jax.Array:
+    """Matrices from sides of n pixels, which pictures reach into, to sides of `out`, (B, out, n).
+
+    Args:
+        out: pixels of the new side.
+        n: pixels of the side.
+        out_reach: how many of the new pixels each picture takes, (B,), any integers from 1 on.
+        reach: how many it takes of the n, (B,).
+        align_corners: see `resize_bilinear`.
+        dtype: of the matrices.
+        first: of the new pixels, where they are a part of the new side.
+    """
+    reach, out_reach = reach[:, None], out_reach[:, None]
+    target = first + jnp.arange(out)
+    # Whole numbers as far as they go: in float32 a coordinate of a long side is coarse.
+    if align_corners:
+        above, below = target * (reach - 1), jnp.maximum(out_reach - 1, 1)
+    else:
+        above, below = jnp.maximum((2 * target + 1) * reach - out_reach, 0), 2 * out_reach
+    lower = jnp.minimum(above // below, reach - 1)
+    upper = jnp.minimum(lower + 1, reach - 1)
+    fraction = ((above - lower * below).astype(dtype) / below.astype(dtype))[..., None]
+    at_lower, at_upper = (jax.nn.one_hot(i, n, dtype=dtype) for i in (lower, upper))
+    return (1 - fraction) * at_lower + fraction * at_upper
+
+
+def _nearest_within(out: int, reach: jax.Array, out_reach: jax.Array) -> jax.Array:
+    """`nearest_indices` of pictures that reach so far into sides of `out` pixels, (B, out)."""
+    scale = (reach.astype(jnp.float32) / out_reach.astype(jnp.float32))[:, None]
+    found = jnp.floor(jnp.arange(out, dtype=jnp.float32) * scale).astype(jnp.int32)
+    return jnp.minimum(found, reach[:, None] - 1)
 
 
 def nearest_indices(n: int, out: int) -> np.ndarray:

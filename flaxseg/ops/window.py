@@ -1,7 +1,7 @@
 """How a kernel moves over a map, and the pixels that it reads."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
@@ -15,8 +15,8 @@ class Window(NamedTuple):
     padding: int = 0
     dilation: int = 1
 
-    def outputs(self, side: int, kernel_size: int) -> int:
-        """Places of the kernel along a side of the map."""
+    def outputs(self, side: Any, kernel_size: int) -> Any:
+        """Places of the kernel along a side of the map, a number or an array of them."""
         span = side + 2 * self.padding - self.dilation * (kernel_size - 1) - 1
         return span // self.stride + 1
 

@@ -13,6 +13,7 @@ from flaxseg import data, models
 from flaxseg.data.report import absent_classes, understood
 from flaxseg.data.statistics import Statistics
 from flaxseg.distributed import to_host
+from flaxseg.inference.canvas import Canvases
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.more_metrics import parse_metrics
 from flaxseg.inference.windows import Windows, make_windows
@@ -208,7 +209,14 @@ class Setup(Blueprint):
             self.mesh,
             windows=self._windows,
             metrics=self.config.metrics,
+            canvases=self._canvases,
         )
+
+    @property
+    def _canvases(self) -> Canvases | None:
+        if not self.config.eval_canvas or self.config.eval_size is not None:
+            return None
+        return Canvases.seen(self.config.eval_base_size, self.config.eval_multiple)
 
     @property
     def _windows(self) -> Windows | None:

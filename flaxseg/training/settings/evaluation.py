@@ -33,6 +33,11 @@ class EvaluationSettings:
     eval_stride: tuple[int, int] | None = None
     """Rows and columns from one window to the next, in pixels. None: two thirds of the window."""
 
+    eval_canvas: bool = False
+    """Look at validation pictures in the corners of four sizes of image. Scores are the same but
+    for rounding; two programs for each of the four replace those for every size of picture, and the
+    network computes more. Networks that take one size, or look through windows, do as before."""
+
     eval_batch_size: int | None = None
     """Images per evaluation step. None: as many as per optimiser step."""
 
@@ -59,6 +64,7 @@ class EvaluationSettings:
     )
     FREE: ClassVar[frozenset[str]] = SCORED | {
         "eval_every",
+        "eval_canvas",
         "eval_batch_size",
         "metrics",
         "train_accuracy",
