@@ -2,7 +2,9 @@
 
 - On a CPU the gradient of the weight is a matrix product over the pixels that each output reads, of
   some rows of outputs at a time. XLA's own is a convolution whose kernel is as large as the map,
-  between transposed copies (docs/performance.md).
+  between transposed copies. That of the map, where the kernel moves by strides, is made of a small
+  convolution for every phase of the strides; XLA's own spreads the outputs with zeros in between
+  and multiplies those, too (docs/performance.md).
 - A TPU lays the channels of a map out in rows of 128, so that XLA pads the three of an image to
   that many before it multiplies, and most of all for the gradient of the weight. There, where the
   kernel moves by strides, every block of stride x stride pixels becomes one pixel with all their
@@ -24,7 +26,7 @@ from flaxseg.ops.window import Window
 FEW = 8
 """Channels of a map up to which its pixels are gathered in blocks."""
 
-PATCHES = 1_000_000
+PATCHES = 500_000
 """Values that the outputs of a part read together: they stay in the caches of a CPU."""
 
 LEAST = 512
@@ -44,7 +46,8 @@ def dense_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
 
 def _forms(window: Window, precision: str | None, channels: int) -> dict[str, Form]:
     library = Form.of(functools.partial(_plain, window, precision))
-    forms = {"cpu": library.with_weight(functools.partial(_of_patches, window, precision))}
+    gradients = functools.partial(_cpu_gradients, window, precision, library)
+    forms = {"cpu": Form(library.forward, gradients)}
     if channels <= FEW and window.stride > 1 == window.dilation:
         forms["tpu"] = Form.of(functools.partial(_in_blocks, window, precision))
     return forms | {"default": library}
@@ -60,6 +63,54 @@ def _plain(window: Window, precision: str | None, x: jax.Array, weight: jax.Arra
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=precision,
     )
+
+
+def _cpu_gradients(
+    window: Window,
+    precision: str | None,
+    library: Form,
+    x: jax.Array,
+    weight: jax.Array,
+    cotangent: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    if window.stride > 1 == window.dilation:
+        size = x.shape[1], x.shape[2]
+        of_map = _by_phases(window, precision, size, weight, cotangent)
+    else:
+        of_map, _ = library.gradients(x, weight, cotangent)
+    return of_map, _of_patches(window, precision, x, weight, cotangent)
+
+
+def _by_phases(
+    window: Window,
+    precision: str | None,
+    size: tuple[int, int],
+    weight: jax.Array,
+    cotangent: jax.Array,
+) -> jax.Array:
+    """The gradient of the map, (B, *size, C).
+
+    The pixels of the padded map at stride * q + phase are read by the taps of the same phase alone:
+    by tap stride * t + phase for the output at q - t.
+    """
+    stride, k = window.stride, len(weight)
+    B, H, W, _ = cotangent.shape
+    more = (k - 1) // stride
+
+    def phase(row: int, col: int) -> jax.Array:
+        taps = weight[row::stride, col::stride]
+        if not taps.size:
+            return jnp.zeros((B, H + more, W + more, weight.shape[2]), cotangent.dtype)
+        return lax.conv_general_dilated(
+            cotangent,
+            taps[::-1, ::-1],
+            window_strides=(1, 1),
+            padding=[(n - 1, more) for n in taps.shape[:2]],
+            dimension_numbers=("NHWC", "HWOI", "NHWC"),
+            precision=precision,
+        )
+
+    return window.from_phases(phase, size)
 
 
 def _of_patches(

@@ -103,9 +103,8 @@ def _input_gradient(
     from that pixel, which is stride * q + phase, only the taps of its phase count, and they find
     their output at q - delay.
     """
-    stride, padding, dilation = window
     B, H, W, C = cotangent.shape
-    delays = [divmod(dilation * r, stride) for r in range(len(weight))]
+    delays = [divmod(window.dilation * r, window.stride) for r in range(len(weight))]
     longest = delays[-1][0]
     padded, rows, cols = pad(cotangent, longest), H + longest, W + longest
 
@@ -120,14 +119,7 @@ def _input_gradient(
             return jnp.zeros((B, rows, cols, C), cotangent.dtype)
         return _weighted_sum(*zip(*taps, strict=True))
 
-    lines = []
-    for row_phase in range(stride):
-        line = jnp.stack([gather(row_phase, phase) for phase in range(stride)], 3)
-        lines.append(line.reshape(B, rows, stride * cols, C))
-    spread = jnp.stack(lines, 2).reshape(B, stride * rows, stride * cols, C)
-    high, wide = (n + padding - m for n, m in zip(size, spread.shape[1:3], strict=True))
-    crop = ((0, 0, 0), (-padding, high, 0), (-padding, wide, 0), (0, 0, 0))
-    return lax.pad(spread, jnp.zeros((), spread.dtype), crop)
+    return window.from_phases(gather, size)
 
 
 def _weight_gradient(window: Window, cotangent: jax.Array, x: jax.Array, k: int) -> jax.Array:

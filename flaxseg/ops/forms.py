@@ -30,17 +30,6 @@ class Form(NamedTuple):
 
         return cls(forward, gradients)
 
-    def with_weight(
-        self, gradient: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-    ) -> "Form":
-        """The same with another gradient of the weight, of the same arguments as `gradients`."""
-
-        def gradients(x: jax.Array, weight: jax.Array, cotangent: jax.Array):
-            of_map, _ = self.gradients(x, weight, cotangent)
-            return of_map, gradient(x, weight, cotangent)
-
-        return Form(self.forward, gradients)
-
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def convolved(forms: Mapping[str, Form], x: jax.Array, weight: jax.Array) -> jax.Array:

@@ -77,6 +77,28 @@ class Window(NamedTuple):
         zeros = jnp.zeros(nothing.shape, nothing.dtype)
         return lax.fori_loop(0, parts, lambda number, total: total + part(number), zeros)
 
+    def from_phases(
+        self, phase: Callable[[int, int], jax.Array], size: tuple[int, int]
+    ) -> jax.Array:
+        """A map, (B, *size, C), of which every stride-th pixel is made at a time.
+
+        Args:
+            phase: (row, column), from 0 to stride - 1 -> the pixels (B, h, w, C) of the padded map
+                that lie there and every stride further. All of them are of one shape; what they
+                leave out at the end of the map is 0.
+            size: height and width of the map.
+        """
+        stride, padding, _ = self
+        lines = []
+        for row in range(stride):
+            line = jnp.stack([phase(row, col) for col in range(stride)], 3)
+            B, rows, cols, _, C = line.shape
+            lines.append(line.reshape(B, rows, stride * cols, C))
+        padded = jnp.stack(lines, 2).reshape(B, stride * rows, stride * cols, C)
+        high, wide = (n + padding - m for n, m in zip(size, padded.shape[1:3], strict=True))
+        crop = ((0, 0, 0), (-padding, high, 0), (-padding, wide, 0), (0, 0, 0))
+        return lax.pad(padded, jnp.zeros((), padded.dtype), crop)
+
 
 def pad(x: jax.Array, padding: int, *, below: int = 0) -> jax.Array:
     """x, (B, H, W, C), with zeros on all sides, and rows of them below."""
