@@ -2,9 +2,10 @@
 
 - On a CPU the gradient of the weight is a matrix product over the pixels that each output reads, of
   some rows of outputs at a time. XLA's own is a convolution whose kernel is as large as the map,
-  between transposed copies. That of the map, where the kernel moves by strides, is made of a small
-  convolution for every phase of the strides; XLA's own spreads the outputs with zeros in between
-  and multiplies those, too (docs/performance.md).
+  between transposed copies. The gradient of the map, where the kernel moves by strides, is made of
+  a small convolution for every phase of the strides. XLA's own spreads the outputs with zeros in
+  between and multiplies those, too. 3x3 kernels of many channels that move pixel by pixel go by
+  Winograd's algorithm.
 - A TPU lays the channels of a map out in rows of 128, so that XLA pads the three of an image to
   that many before it multiplies, and most of all for the gradient of the weight. There, where the
   kernel moves by strides, every block of stride x stride pixels becomes one pixel with all their
@@ -22,12 +23,16 @@ from jax import numpy as jnp
 from flaxseg.ops.forms import Form, convolved
 from flaxseg.ops.precision import current_precision
 from flaxseg.ops.window import Window
+from flaxseg.ops.winograd import winograd_conv
 
 FEW = 8
 """Channels of a map up to which its pixels are gathered in blocks."""
 
 PATCHES = 500_000
 """Values that the outputs of a part read together: they stay in the caches of a CPU."""
+
+WIDE = 512
+"""Channels, in and out, from which on Winograd's algorithm wins on a CPU."""
 
 LEAST = 512
 """Outputs of a part at least: each part passes over the whole gradient of the weight."""
@@ -46,8 +51,8 @@ def dense_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
 
 def _forms(window: Window, precision: str | None, channels: int) -> dict[str, Form]:
     library = Form.of(functools.partial(_plain, window, precision))
-    gradients = functools.partial(_cpu_gradients, window, precision, library)
-    forms = {"cpu": Form(library.forward, gradients)}
+    on_cpu = functools.partial(_on_cpu, window, precision)
+    forms = {"cpu": Form(on_cpu, functools.partial(_cpu_gradients, window, precision))}
     if channels <= FEW and window.stride > 1 == window.dilation:
         forms["tpu"] = Form.of(functools.partial(_in_blocks, window, precision))
     return forms | {"default": library}
@@ -65,19 +70,27 @@ def _plain(window: Window, precision: str | None, x: jax.Array, weight: jax.Arra
     )
 
 
+def _on_cpu(window: Window, precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Array:
+    wide = min(weight.shape[2:]) >= WIDE and x.dtype != jnp.bfloat16
+    if wide and len(weight) == 3 and window.stride == 1:
+        return winograd_conv(x, weight, window.padding, window.dilation, precision)
+    return _plain(window, precision, x, weight)
+
+
 def _cpu_gradients(
-    window: Window,
-    precision: str | None,
-    library: Form,
-    x: jax.Array,
-    weight: jax.Array,
-    cotangent: jax.Array,
+    window: Window, precision: str | None, x: jax.Array, weight: jax.Array, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    if window.stride > 1 == window.dilation:
-        size = x.shape[1], x.shape[2]
-        of_map = _by_phases(window, precision, size, weight, cotangent)
+    stride, padding, dilation = window
+    around = dilation * (len(weight) - 1) - padding
+    if stride == 1 and around >= 0:
+        back = weight[::-1, ::-1].swapaxes(2, 3)
+        of_map = _on_cpu(Window(1, around, dilation), precision, cotangent, back)
+    elif dilation == 1:
+        of_map = _by_phases(window, precision, (x.shape[1], x.shape[2]), weight, cotangent)
     else:
-        of_map, _ = library.gradients(x, weight, cotangent)
+        (of_map,) = jax.linear_transpose(lambda x: _plain(window, precision, x, weight), x)(
+            cotangent
+        )
     return of_map, _of_patches(window, precision, x, weight, cotangent)
 
 

@@ -26,6 +26,26 @@ def test_patches_give_the_gradient_of_the_weight(monkeypatch, window, pixels):
         assert_close(ours, theirs, bound=1e-13)
 
 
+@pytest.mark.parametrize("size", [(4, 7), (9, 10)])
+@pytest.mark.parametrize("window", [(1, 1, 1), (1, 0, 1), (1, 2, 2), (1, 1, 3), (1, 5, 2)])
+def test_winograd_is_the_same_convolution(monkeypatch, window, size):
+    monkeypatch.setattr(dense, "WIDE", 0)
+    x, weight = jnp.asarray(random(2, *size, 4)), jnp.asarray(random(3, 3, 4, 5, seed=1))
+    window = Window(*window)
+    if min(window.outputs(side, 3) for side in size) < 1:
+        window = window._replace(padding=4)
+    forms = dense._forms(window, None, 4)
+    cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
+
+    def run(form: Form):
+        return form.forward(x, weight), *form.gradients(x, weight, cotangent)
+
+    products = str(jax.make_jaxpr(forms["cpu"].forward)(x, weight)).count("dot_general")
+    assert products == 16
+    for ours, theirs in zip(run(forms["cpu"]), run(forms["default"]), strict=True):
+        assert_close(ours, theirs, bound=1e-13)
+
+
 @pytest.mark.parametrize("size", [(16, 24), (17, 13), (31, 30)])
 @pytest.mark.parametrize(("k", "stride", "padding"), [(7, 4, 3), (3, 2, 1), (7, 2, 3), (2, 3, 0)])
 def test_blocks_are_the_same_convolution(size, k, stride, padding):
