@@ -72,8 +72,8 @@ def _plain(window: Window, precision: str | None, x: jax.Array, weight: jax.Arra
 
 def _on_cpu(window: Window, precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Array:
     wide = min(weight.shape[2:]) >= WIDE and x.dtype != jnp.bfloat16
-    if wide and len(weight) == 3 and window.stride == 1:
-        return winograd_conv(x, weight, window.padding, window.dilation, precision)
+    if wide and len(weight) == 3 and window.stride == window.dilation == 1:
+        return winograd_conv(x, weight, window.padding, precision)
     return _plain(window, precision, x, weight)
 
 

@@ -16,48 +16,35 @@ Grid = Sequence[Sequence[jax.Array]]
 
 
 def winograd_conv(
-    x: jax.Array, weight: jax.Array, padding: int, dilation: int, precision: str | None
+    x: jax.Array, weight: jax.Array, padding: int, precision: str | None
 ) -> jax.Array:
     """Convolves x, (B, H, W, C), with `weight`, (3, 3, C, D), to (B, H', W', D).
 
     Args:
         x: the map, float32 or float64.
-        weight: the kernel.
+        weight: the kernel, which moves pixel by pixel.
         padding: zeros on each side of both axes.
-        dilation: pixels from one tap of the kernel to the next. Pixels that are so far apart make a
-            map of their own, on which the kernel is a plain one.
         precision: of the products.
     """
     B, H, W, C = x.shape
-    height, width = (n + 2 * padding - 2 * dilation for n in (H, W))
-    # Twice as many as there are pairs of outputs of each of these maps, and 2 that they read more.
-    rows, cols = (2 * -(-n // (2 * dilation)) + 2 for n in (height, width))
-    high, wide = rows * dilation - padding - H, cols * dilation - padding - W
-    # Negative where a last row or column is not read.
-    sides = (0, 0, 0), (padding, high, 0), (padding, wide, 0), (0, 0, 0)
-    x = lax.pad(x, jnp.zeros((), x.dtype), sides)
-    if dilation == 1:
-        return _plain(x, weight, precision)[:, :height, :width]
-    x = x.reshape(B, rows, dilation, cols, dilation, C).transpose(0, 2, 4, 1, 3, 5)
-    y = _plain(x.reshape(-1, rows, cols, C), weight, precision)
-    y = y.reshape(B, dilation, dilation, rows - 2, cols - 2, -1).transpose(0, 3, 1, 4, 2, 5)
-    return y.reshape(B, (rows - 2) * dilation, (cols - 2) * dilation, -1)[:, :height, :width]
-
-
-def _plain(x: jax.Array, weight: jax.Array, precision: str | None) -> jax.Array:
-    """Without padding, (B, 2 h + 2, 2 w + 2, C) to (B, 2 h, 2 w, D)."""
-    B, H, W, C = x.shape
-    pixels = [[x[:, i : i + H - 3 : 2, j : j + W - 3 : 2] for j in range(4)] for i in range(4)]
+    height, width = H + 2 * padding - 2, W + 2 * padding - 2
+    rows, cols = -(-height // 2), -(-width // 2)  # of pairs of outputs
+    sides = ((padding, 2 * n + 2 - padding - side, 0) for n, side in ((rows, H), (cols, W)))
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
+    starts = range(4)
+    pixels = [
+        [x[:, i : i + 2 * rows - 1 : 2, j : j + 2 * cols - 1 : 2] for j in starts] for i in starts
+    ]
     maps, kernels = _both(_of_pixels, pixels), _both(_of_taps, weight)
     # One after the other: as a batch of products they would have to be copied together.
     products = [
         [lax.dot(m.reshape(-1, C), k, precision=precision) for m, k in zip(*lines, strict=True)]
         for lines in zip(maps, kernels, strict=True)
     ]
-    shape = B, H // 2 - 1, W // 2 - 1, weight.shape[-1]
+    shape = B, rows, cols, weight.shape[-1]
     outputs = [[y.reshape(shape) for y in line] for line in _both(_to_outputs, products)]
     y = jnp.stack([jnp.stack(line, 3) for line in outputs], 2)
-    return y.reshape(B, H - 2, W - 2, -1)
+    return y.reshape(B, 2 * rows, 2 * cols, -1)[:, :height, :width]
 
 
 def _both(

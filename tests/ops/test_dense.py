@@ -27,13 +27,11 @@ def test_patches_give_the_gradient_of_the_weight(monkeypatch, window, pixels):
 
 
 @pytest.mark.parametrize("size", [(4, 7), (9, 10)])
-@pytest.mark.parametrize("window", [(1, 1, 1), (1, 0, 1), (1, 2, 2), (1, 1, 3), (1, 5, 2)])
-def test_winograd_is_the_same_convolution(monkeypatch, window, size):
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_winograd_is_the_same_convolution(monkeypatch, padding, size):
     monkeypatch.setattr(dense, "WIDE", 0)
     x, weight = jnp.asarray(random(2, *size, 4)), jnp.asarray(random(3, 3, 4, 5, seed=1))
-    window = Window(*window)
-    if min(window.outputs(side, 3) for side in size) < 1:
-        window = window._replace(padding=4)
+    window = Window(1, padding)
     forms = dense._forms(window, None, 4)
     cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
 
