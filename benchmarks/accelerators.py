@@ -5,7 +5,8 @@
 Every row is a `flaxseg plan` in a process of its own, which needs libtpu (`flaxseg[plan]`) and
 minutes. Its numbers go to benchmarks/results/accelerators/ROW.json; rows that have a file are
 passed over, so the same command goes on where it was stopped. A row that takes longer than the
-limit is recorded so. The tables in docs/accelerators.md are then made from all files.
+limit is recorded so, and so is one with which libtpu crashes. The tables in docs/accelerators.md
+are then made from all files.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import fnmatch
 import itertools
 import json
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,6 +104,9 @@ def plan(row: Row, limit: float) -> str:
     except subprocess.TimeoutExpired:
         replace_text(row.file, json.dumps({"timed_out": limit}))
         return f"not compiled within {limit:.0f} s"
+    if ended.returncode == -signal.SIGSEGV:
+        replace_text(row.file, json.dumps({"crashed": True}))
+        return "libtpu crashed"
     if not row.file.exists():
         return f"failed: {(ended.stderr.strip() or 'without a word').splitlines()[-1]}"
     return "planned" if ended.returncode == 0 else "does not fit"
@@ -124,6 +129,8 @@ def _line(row: Row, found: dict[str, Any]) -> str:
     first = f"| `{row.model}` | {row.topology} | {' '.join(VARIANTS[row.variant])} |"
     if "timed_out" in found:
         return f"{first} not compiled within {found['timed_out']:.0f} s |" + " |" * 11
+    if "crashed" in found:
+        return f"{first} libtpu ends with a segmentation fault |" + " |" * 11
     height, width = found["image_size"]
     first += f" {found['batch_size']} | {height}×{width} |"
     if not found["fits"]:

@@ -1,7 +1,7 @@
 """The tables of docs/performance.md, from what `speed.py` wrote."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from flaxseg.printed import in_bytes
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
+FORMS = RESULTS.with_name("forms")
 PAGE = ROOT / "docs" / "performance.md"
 
 NOTHING = "Nothing has been measured yet."
@@ -21,24 +22,59 @@ Run = dict[str, Any]
 
 def write_page() -> None:
     """Makes the tables of the page from all files."""
-    page.fill(PAGE, regions(stored_runs()))
+    page.fill(PAGE, committed())
 
 
-def stored_runs() -> dict[str, Run]:
-    """The committed runs by their names."""
-    return {file.stem: json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))}
+def committed() -> dict[str, str]:
+    """What stands in each region of the page by the committed results."""
+    return regions(*(_stored(folder) for folder in (RESULTS, FORMS)))
 
 
-def regions(runs: Mapping[str, Run]) -> dict[str, str]:
-    """What stands in each region of the page."""
+def _stored(folder: Path) -> dict[str, Run]:
+    return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+
+
+def regions(runs: Mapping[str, Run], races: Mapping[str, Run]) -> dict[str, str]:
+    """What stands in each region of the page, of the runs of `speed.py` and `forms.py`."""
     tables = {"machines": machine, "speed": speed, "programs": programs, "scaling": scaling}
-    return {
-        name: "\n\n".join(
-            f"{title}:\n\n{made}" for title, run in runs.items() if (made := table(run))
+    made = {name: _each(table, runs) for name, table in tables.items()}
+    return made | {"forms": _each(forms, races)}
+
+
+def _each(table: Callable[[Run], str], runs: Mapping[str, Run]) -> str:
+    made = [f"{title}:\n\n{text}" for title, run in runs.items() if (text := table(run))]
+    return "\n\n".join(made) or NOTHING
+
+
+def forms(run: Run) -> str:
+    """The convolutions by themselves, in milliseconds."""
+    host = run["machine"]
+    lines = [
+        f"{host['cpu']}, {host['instructions']}, {host['threads']} threads, jax "
+        f"{host['versions']['jax']}, torch {host['versions']['torch']}, commit `{host['commit']}`, "
+        f"{run['rounds']} rounds. Fastest and median of the calls that count.",
+        "",
+        "| convolution | | flaxseg | XLA | PyTorch |",
+        "|---|---|---|---|---|",
+    ]
+    for row in run["rows"]:
+        times = (
+            f"{1e3 * row['samples'][who]['min']:.1f} / {1e3 * row['samples'][who]['median']:.1f}"
+            for who in ("flaxseg", "XLA", "PyTorch")
         )
-        or NOTHING
-        for name, table in tables.items()
-    }
+        name = "output" if row["pass"] == "output" else f"gradient of the {row['pass']}"
+        lines.append(f"| {_convolution(row['shape'])} | {name} | {' | '.join(times)} |")
+    return "\n".join(lines)
+
+
+def _convolution(shape: Mapping[str, Any]) -> str:
+    kernel = f"{shape['kernel']}×{shape['kernel']}"
+    kernel += f"/{shape['stride']}" if shape["stride"] > 1 else ""
+    kind = "depthwise " if shape["depthwise"] else ""
+    spread = f", dilation {shape['dilation']}" if shape["dilation"] > 1 else ""
+    channels = f"{shape['inputs']} to {shape['outputs']}"
+    size = f"{shape['batch']} of {shape['side']}²"
+    return f"{kind}{kernel}{spread}, {channels}, {size}"
 
 
 def machine(run: Run) -> str:

@@ -11,8 +11,8 @@ from flaxseg.bench import Samples
 from flaxseg.errors import ConfigError
 
 MODULES = (
-    "page networks speed_machine speed_cold speed_page speed_scaling speed_torch speed".split()
-)
+    "page networks speed_machine speed_cold speed_page speed_scaling speed_torch speed forms"
+).split()
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,15 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
     run = json.loads(json.dumps(speed.with_shares(run)))
     flops, least = trained["costs"]["flops"], trained["samples"]["flaxseg"]["min"]
     assert run["networks"][0]["share"] == pytest.approx(flops / least / 2e11)
-    text = page.filled(tables.PAGE.read_text(), tables.regions({"here": run}))
+    samples = {who: trained["samples"]["flaxseg"] for who in ("flaxseg", "XLA", "PyTorch")}
+    shape = modules["forms"].SHAPES[-1]._asdict()
+    race = {
+        "machine": modules["speed_machine"].machine(),
+        "rounds": 1,
+        "rows": [{"shape": shape, "pass": "map", "samples": samples}],
+    }
+    made = tables.regions({"here": run}, {"here": race})
+    text = page.filled(tables.PAGE.read_text(), made)
     for words in (
         "torch 2",
         "200 GFLOP/s",
@@ -148,9 +156,10 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
         "4.0 s (imports 2.5)",
         "0.50",
         "1 of 512×512",
+        "depthwise 3×3, 256 to 256, 1 of 64² | gradient of the map",
     ):
         assert words in text
-    for table in tables.regions({"here": run}).values():
+    for table in made.values():
         rows = [line for line in table.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in rows}) == 1 and len(rows) > 2
 
@@ -158,9 +167,21 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
 def test_the_page_is_that_of_the_committed_runs(modules):
     tables = modules["speed_page"]
     text = tables.PAGE.read_text(encoding="utf-8")
-    assert modules["page"].filled(text, tables.regions(tables.stored_runs())) == text, (
+    assert modules["page"].filled(text, tables.committed()) == text, (
         "python benchmarks/speed.py --page"
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"depthwise": True}])
+def test_races_are_run_by_forms_that_agree(modules, monkeypatch, options):
+    forms = modules["forms"]
+    shape = forms.Shape(1, 8, 6, 6, **options)
+    races = dict(forms.races(shape))
+    assert set(races) == set(forms.PASSES)
+    assert all(set(calls) == {"flaxseg", "XLA", "PyTorch"} for calls in races.values())
+    monkeypatch.setattr(forms, "BOUND", -1.0)
+    with pytest.raises(SystemExit, match="output: .* apart"):
+        next(forms.races(shape))
 
 
 def test_a_page_without_the_region_is_refused(modules):
