@@ -128,7 +128,7 @@ def test_another_order_of_concatenation_is_noticed(case, monkeypatch):
 
 def test_value_before_key_is_noticed(case, monkeypatch):
     attention = ops.attention
-    monkeypatch.setattr(ops, "attention", lambda query, key, value: attention(query, value, key))
+    monkeypatch.setattr(ops, "attention", lambda q, k, v, counts: attention(q, v, k, counts))
     assert noticed(case)
 
 

@@ -52,7 +52,7 @@ def test_every_field_is_a_flag(tmp_path):
         "--loss ohem=2 dice --aux-loss focal --aux-weight 0.3 --class-weights auto "
         "--label-smoothing 0.1 --loss-average all --ohem-threshold None --ohem-min-kept 9 "
         "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P "
-        "--eval-base-size 9 8 --eval-multiple 4 --eval-window 4 4 --eval-stride 3 3 "
+        "--eval-base-size 9 8 --eval-multiple 4 --eval-window 4 4 --eval-stride 3 3 --eval-canvas "
         "--metrics soft_iou micro_iou:tree --train-accuracy "
         "--max-steps 8 --allow-changes --flip-pairs a=b --log-samples --fsdp 2 --distributed off "
         "--coordinator h:1 --num-processes 2 --process-id 1"
@@ -94,7 +94,10 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
         ("train --devices 2 --batch-size 3 --workdir {}", "which 2 devices cannot share equally"),
         ("train --devices 2 --fsdp 3 --workdir {}", "--fsdp is 3, of 2 devices it can be 1, 2"),
         ("train --process-id 1", "--process-id needs --coordinator and --num-processes too"),
-        ("fit", "unknown command 'fit': use one of train, plan, data, predict, eval, recipes"),
+        (
+            "fit",
+            "unknown command 'fit': use one of train, plan, bench, data, predict",
+        ),
         ("predict {}/none photo.jpg", "is neither a model directory"),
         ("eval {}/none", "is neither a model directory"),
         ("predict", "PATH"),
