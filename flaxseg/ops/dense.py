@@ -26,7 +26,8 @@ from flaxseg.ops.window import Window
 from flaxseg.ops.winograd import winograd_conv
 
 FEW = 8
-"""Channels of a map up to which its pixels are gathered in blocks."""
+"""Channels of a map that are so few that its pixels are gathered in blocks, on a TPU, and that its
+gradient is left to XLA, on a CPU."""
 
 PATCHES = 500_000
 """Values that the outputs of a part read together: they stay in the caches of a CPU."""
@@ -71,26 +72,28 @@ def _plain(window: Window, precision: str | None, x: jax.Array, weight: jax.Arra
 
 
 def _on_cpu(window: Window, precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Array:
-    wide = min(weight.shape[2:]) >= WIDE and x.dtype != jnp.bfloat16
-    if wide and len(weight) == 3 and window.stride == window.dilation == 1:
+    if _by_winograd(window, weight):
         return winograd_conv(x, weight, window.padding, precision)
     return _plain(window, precision, x, weight)
+
+
+def _by_winograd(window: Window, weight: jax.Array) -> bool:
+    wide = min(weight.shape[2:]) >= WIDE and weight.dtype != jnp.bfloat16
+    usual = len(weight) == 3 and window.padding <= 2
+    return wide and usual and window.stride == window.dilation == 1
 
 
 def _cpu_gradients(
     window: Window, precision: str | None, x: jax.Array, weight: jax.Array, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    stride, padding, dilation = window
-    around = dilation * (len(weight) - 1) - padding
-    if stride == 1 and around >= 0:
-        back = weight[::-1, ::-1].swapaxes(2, 3)
-        of_map = _on_cpu(Window(1, around, dilation), precision, cotangent, back)
-    elif dilation == 1:
+    if _by_winograd(window, weight):
+        around = 2 - window.padding
+        of_map = winograd_conv(cotangent, weight, around, precision, backwards=True)
+    elif window.stride > 1 == window.dilation and x.shape[-1] > FEW:
         of_map = _by_phases(window, precision, (x.shape[1], x.shape[2]), weight, cotangent)
     else:
-        (of_map,) = jax.linear_transpose(lambda x: _plain(window, precision, x, weight), x)(
-            cotangent
-        )
+        back = jax.linear_transpose(lambda x: _plain(window, precision, x, weight), x)
+        (of_map,) = back(cotangent)
     return of_map, _of_patches(window, precision, x, weight, cotangent)
 
 

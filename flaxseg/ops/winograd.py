@@ -16,7 +16,12 @@ Grid = Sequence[Sequence[jax.Array]]
 
 
 def winograd_conv(
-    x: jax.Array, weight: jax.Array, padding: int, precision: str | None
+    x: jax.Array,
+    weight: jax.Array,
+    padding: int,
+    precision: str | None,
+    *,
+    backwards: bool = False,
 ) -> jax.Array:
     """Convolves x, (B, H, W, C), with `weight`, (3, 3, C, D), to (B, H', W', D).
 
@@ -25,6 +30,8 @@ def winograd_conv(
         weight: the kernel, which moves pixel by pixel.
         padding: zeros on each side of both axes.
         precision: of the products.
+        backwards: turns the kernel around, from its D outputs to its C inputs, as the gradient of
+            the map needs it.
     """
     B, H, W, C = x.shape
     height, width = H + 2 * padding - 2, W + 2 * padding - 2
@@ -35,14 +42,22 @@ def winograd_conv(
     pixels = [
         [x[:, i : i + 2 * rows - 1 : 2, j : j + 2 * cols - 1 : 2] for j in starts] for i in starts
     ]
-    maps, kernels = _both(_of_pixels, pixels), _both(_of_taps, weight)
+    maps = _both(_of_pixels, pixels)
+    kernels = _both(_of_taps, weight[::-1, ::-1] if backwards else weight)
+    # Copying a kernel with its channels exchanged would cost what the algorithm gains.
+    axes = (((1,), (1 if backwards else 0,)), ((), ()))
+
+    def product(pixels: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.dot_general(pixels.reshape(-1, C), kernel, axes, precision=precision)
+
     # One after the other: as a batch of products they would have to be copied together.
     products = [
-        [lax.dot(m.reshape(-1, C), k, precision=precision) for m, k in zip(*lines, strict=True)]
+        [product(m, k) for m, k in zip(*lines, strict=True)]
         for lines in zip(maps, kernels, strict=True)
     ]
-    shape = B, rows, cols, weight.shape[-1]
-    outputs = [[y.reshape(shape) for y in line] for line in _both(_to_outputs, products)]
+    outputs = [
+        [y.reshape(B, rows, cols, -1) for y in line] for line in _both(_to_outputs, products)
+    ]
     y = jnp.stack([jnp.stack(line, 3) for line in outputs], 2)
     return y.reshape(B, 2 * rows, 2 * cols, -1)[:, :height, :width]
 

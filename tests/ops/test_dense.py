@@ -18,6 +18,7 @@ def test_patches_give_the_gradient_of_the_weight(monkeypatch, window, pixels):
     """Row by row, of a few rows with some to spare, and of all at once."""
     monkeypatch.setattr(dense, "LEAST", pixels)
     monkeypatch.setattr(dense, "PATCHES", 0)
+    monkeypatch.setattr(dense, "FEW", 0)
     x, weight = jnp.asarray(random(2, 11, 13, 4)), jnp.asarray(random(3, 3, 4, 5, seed=1))
     forms = dense._forms(Window(*window), None, 4)
     cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
@@ -38,8 +39,11 @@ def test_winograd_is_the_same_convolution(monkeypatch, padding, size):
     def run(form: Form):
         return form.forward(x, weight), *form.gradients(x, weight, cotangent)
 
-    products = str(jax.make_jaxpr(forms["cpu"].forward)(x, weight)).count("dot_general")
-    assert products == 16
+    for back in (False, True):
+        function = forms["cpu"].gradients if back else forms["cpu"].forward
+        given = (x, weight, cotangent) if back else (x, weight)
+        # 16 for the map, and one for the gradient of the weight.
+        assert str(jax.make_jaxpr(function)(*given)).count("dot_general") == 16 + back
     for ours, theirs in zip(run(forms["cpu"]), run(forms["default"]), strict=True):
         assert_close(ours, theirs, bound=1e-13)
 
