@@ -81,7 +81,9 @@ def test_the_same_logits_without_the_arithmetic_of_norms(name):
     images = np.random.default_rng(0).standard_normal((2, *COMPARISONS[name].sizes[0], 3))
 
     def run(inference):
-        network = lambda s, x: inference(nnx.merge(graphdef, s))(x, aux=True)  # noqa: E731
+        def network(state, images):
+            return inference(nnx.merge(graphdef, state))(images, aux=True)
+
         traced = jax.jit(network).trace(state, images)
         return traced, jax.tree.leaves(traced.lower().compile()(state, images))
 
