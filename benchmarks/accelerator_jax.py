@@ -1,5 +1,8 @@
 """The Flax side of `accelerator.py`."""
 
+import collections
+import concurrent.futures
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +15,15 @@ from accelerator_job import Clock, Job, append
 from flax import nnx
 from jax import numpy as jnp
 
-from flaxseg import models, ops
+from flaxseg import models
 from flaxseg.ops.pixels import Pixels
 
 OPTIMIZER = optax.sgd(1e-3, momentum=0.9)
+
+LARGE = 16
+"""Pixels of a convolution's window, on each side, beyond those of any network's kernel."""
+
+Line = dict[str, Any]
 
 
 def machine() -> dict[str, str]:
@@ -31,7 +39,7 @@ def ceiling(when: str, tiny: bool, clock: Clock, out: Path) -> None:
         ("TFLOP/s", jax.jit(lambda x: x @ x), square, 2e-12 * side**3),
         ("TB/s", jax.jit(lambda x: x + 1), vector, 8e-12 * length),
     ):
-        slowest, median = (amount * rate for rate in clock.rates(_turn(program, x)))
+        slowest, median = (amount * rate for rate in clock.rates(turn(program, x)))
         append(out, ceiling=when, what=what, min=slowest, median=median, **machine())
 
 
@@ -43,8 +51,17 @@ def network(job: Job) -> None:
     del model, params, stats
     on_host = jax.device_get(weights)
     images, labels = job.arrays()
-    logits = forward_pass(job, graphdef, weights, images)
-    training_step(job, graphdef, weights, images, labels)
+    inputs = weights, jnp.asarray(images)
+    state, step = (*weights, OPTIMIZER.init(weights[0])), training_step(job, graphdef)
+    batch = inputs[1], jnp.asarray(labels, jnp.uint8), jax.random.key(0)
+    lowered = jax.jit(_forward(graphdef)).lower(*inputs), step.lower(*state, *batch)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        forward, training = pool.map(compiled, lowered)
+    logits = np.asarray(forward[0](*inputs)[:1])
+    job.speed("forward", turn(forward[0], *inputs), peak=_peak, **forward[1])
+    del weights, inputs
+    job.speed("training", _steps(training[0], state, batch), peak=_peak, **training[1])
+    del state
     expected = reference(job.config, on_host, images[:1])
     job.write(what="difference", difference=_apart(logits, expected))
 
@@ -56,25 +73,16 @@ def fresh(job: Job) -> models.Model:
     return models.with_precision(model, "highest" if job.precision == "exact" else "default")
 
 
-def forward_pass(job: Job, graphdef: Any, weights: Any, images: np.ndarray) -> np.ndarray:
-    """Measures it; returns the logits of the first image."""
-    inputs = weights, jnp.asarray(images)
-    program, seconds = _compiled(jax.jit(_forward(graphdef)), *inputs)
-    job.speed("forward", _turn(program, *inputs), peak=_peak, compile_seconds=seconds)
-    return np.asarray(program(*inputs)[:1])
-
-
-def training_step(
-    job: Job, graphdef: Any, weights: Any, images: np.ndarray, labels: np.ndarray
-) -> None:
-    """Measures it; the weights are given to the device and gone afterwards."""
-    batch = jnp.asarray(images), jnp.asarray(labels, jnp.uint8), jax.random.key(0)
+def training_step(job: Job, graphdef: Any) -> Any:
+    """A jitted step from parameters, statistics, moments and a batch to the first three."""
 
     def loss(params: Any, stats: Any, images: jax.Array, labels: jax.Array, key: jax.Array):
         model = nnx.merge(graphdef, params, stats, copy=True)
-        output = model(images, aux=True, rngs=nnx.Rngs(dropout=key))
+        corners = _corners(model, (labels.shape[1], labels.shape[2]))
+        small = {} if corners is None else {"resize": False}
+        output = model(images, aux=True, rngs=nnx.Rngs(dropout=key), **small)
         heads = zip((1, *job.config.aux_weights), (output.logits, *output.aux), strict=True)
-        total = sum(weight * _cross_entropy(scores, labels) for weight, scores in heads)
+        total = sum(weight * _cross_entropy(scores, labels, corners) for weight, scores in heads)
         return total, nnx.state(model, nnx.BatchStat)
 
     def step(params: Any, stats: Any, moments: Any, *batch: jax.Array) -> Any:
@@ -82,17 +90,19 @@ def training_step(
         updates, moments = OPTIMIZER.update(gradients, moments, params)
         return optax.apply_updates(params, updates), stats, moments
 
-    params, stats = weights
-    state = params, stats, OPTIMIZER.init(params)
-    program, seconds = _compiled(jax.jit(step, donate_argnums=(0, 1, 2)), *state, *batch)
+    return jax.jit(step, donate_argnums=(0, 1, 2))
 
-    def turn(calls: int) -> None:
+
+def _steps(program: Callable[..., Any], state: Any, batch: Any) -> Callable[[int], None]:
+    """Steps one after the other; the state is given away."""
+
+    def run(calls: int) -> None:
         nonlocal state
         for _ in range(calls):
             state = program(*state, *batch)
         jax.block_until_ready(state)
 
-    job.speed("training", turn, peak=_peak, compile_seconds=seconds)
+    return run
 
 
 def reference(config: models.Config, weights: Any, images: np.ndarray) -> np.ndarray:
@@ -111,10 +121,15 @@ def _forward(graphdef: Any) -> Callable[[Any, jax.Array], jax.Array]:
     return forward
 
 
-def _cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    size = (labels.shape[1], labels.shape[2])
-    scores = ops.resize_bilinear(scores, size, align_corners=False)
-    return Pixels.of(scores, labels).surprise().mean()
+def _corners(model: Any, size: tuple[int, int]) -> bool | None:
+    """How the loss interpolates logits, where a network leaves that to it, as a training step."""
+    rule = getattr(model, "logits_align_corners", None)
+    return None if rule is None else rule(size)
+
+
+def _cross_entropy(scores: jax.Array, labels: jax.Array, corners: bool | None) -> jax.Array:
+    pixels = Pixels.of(scores, labels, bool(corners))
+    return pixels.cross_entropy(jnp.full(labels.shape, 1 / labels.size))
 
 
 def _randomised(x: jax.Array) -> jax.Array:
@@ -129,18 +144,26 @@ def _apart(logits: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(logits - expected).max() / np.abs(expected).max())
 
 
-def _compiled(program: Any, *inputs: Any) -> tuple[Callable[..., Any], float]:
+def compiled(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, Line]:
+    """The program, and what is told of it: seconds of compiling, library calls, large windows."""
     start = time.perf_counter()
-    return program.lower(*inputs).compile(), time.perf_counter() - start
+    ready = lowered.compile()
+    seconds, text = time.perf_counter() - start, ready.as_text() or ""
+    calls = collections.Counter(re.findall(r'custom_call_target="([^"]+)"', text))
+    sides = re.findall(r"window=\{size=(\d+)x(\d+)", text)
+    large = sum(min(map(int, side)) > LARGE for side in sides)
+    return ready, {"compile_seconds": seconds, "calls": dict(calls), "large_windows": large}
 
 
-def _turn(program: Callable[..., Any], *inputs: Any) -> Callable[[int], None]:
-    def turn(calls: int) -> None:
+def turn(program: Callable[..., Any], *inputs: Any) -> Callable[[int], None]:
+    """Calls of a program, all of which are over when it returns."""
+
+    def run(calls: int) -> None:
         for _ in range(calls):
             result = program(*inputs)
         jax.block_until_ready(result)
 
-    return turn
+    return run
 
 
 def _peak() -> int | None:

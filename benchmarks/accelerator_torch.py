@@ -1,7 +1,8 @@
-"""The PyTorch side of `accelerator.py`: the twin, eager, in both layouts."""
+"""The PyTorch side of `accelerator.py`: the twin, eager in both layouts, and compiled."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from accelerator_job import Job
@@ -20,21 +21,31 @@ def machine() -> dict[str, str]:
 
 
 def network(job: Job) -> None:
-    """Forward pass and training step."""
+    """Forward pass and training step, eager, in both layouts."""
+    for layout in LAYOUTS:
+        _measure(job, layout, compiled=False)
+
+
+def network_compiled(job: Job) -> None:
+    """The same in channels last through torch.compile."""
+    _measure(job, "channels last", compiled=True)
+
+
+def _measure(job: Job, layout: str, compiled: bool) -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = job.precision == "default"
     torch.backends.cudnn.allow_tf32 = job.precision == "default"
-    for layout in LAYOUTS:
-        calls = {"forward": forward_pass(job, layout), "training": training_step(job, layout)}
-        for what, call in calls.items():
-            if DEVICE == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            job.speed(what, functools.partial(_turn, call), peak=_peak, layout=layout)
+    for what, make in (("forward", forward_pass), ("training", training_step)):
+        call = make(job, layout, compiled)
+        if DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        run = functools.partial(_turn, call)
+        job.speed(what, run, peak=_peak, layout=layout, compiled=compiled)
 
 
-def forward_pass(job: Job, layout: str) -> Callable[[], None]:
+def forward_pass(job: Job, layout: str, compiled: bool) -> Callable[[], None]:
     """One pass without gradients."""
-    model, images, _ = _made(job, layout)
+    model, images, _ = _made(job, layout, compiled)
     model.eval()
 
     def call() -> None:
@@ -44,10 +55,11 @@ def forward_pass(job: Job, layout: str) -> Callable[[], None]:
     return call
 
 
-def training_step(job: Job, layout: str) -> Callable[[], None]:
+def training_step(job: Job, layout: str, compiled: bool) -> Callable[[], None]:
     """One step of SGD with momentum, all heads included."""
-    model, images, labels = _made(job, layout)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    model, images, labels = _made(job, layout, compiled)
+    fused = DEVICE == "cuda"
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, fused=fused)
 
     def cross_entropy(scores: torch.Tensor) -> torch.Tensor:
         size = labels.shape[1:]
@@ -66,13 +78,13 @@ def training_step(job: Job, layout: str) -> Callable[[], None]:
     return call
 
 
-def _made(job: Job, layout: str) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+def _made(job: Job, layout: str, compiled: bool) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """The network in train mode, images and labels on the device."""
     memory_format = LAYOUTS[layout]
     model = torch_ref.create_model(job.config).to(DEVICE).to(memory_format=memory_format)
     images, labels = map(torch.from_numpy, job.arrays())
     images = images.movedim(-1, 1).to(DEVICE).contiguous(memory_format=memory_format)
-    return model, images, labels.to(DEVICE)
+    return (torch.compile(model) if compiled else model), images, labels.to(DEVICE)
 
 
 def _autocast(job: Job) -> torch.autocast:

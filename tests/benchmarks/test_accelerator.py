@@ -80,7 +80,7 @@ def test_difference_is_relative_and_passes_no_nan(sides):
 
 
 def test_what_is_cut_off_is_written_down(accelerator, options):
-    accelerator.run(("ceiling", "first"), options)
+    accelerator.run(("ceiling", "first"), options, 0.01)
     assert lines(options) == [{"task": ["ceiling", "first"], "error": "cut off after 0.01 s"}]
     assert "ceiling first: cut off after 0.01 s" in "\n".join(accelerator.table(lines(options)))
 
@@ -96,11 +96,62 @@ def test_table_has_the_better_layout_beside_jax(accelerator):
         {**jax, "what": "difference", "difference": 1e-6},
     ]
     text = "\n".join(accelerator.table(found))
-    assert (
-        "| `setr`, 2 of 32×48 | exact | forward | 3 | 2 | 1 MiB | 4 s | 6 | 5 | 2 MiB | last"
-        in text
-    )
+    assert "| `setr`, 2 of 32×48 | exact | forward | 3 | 2 | 1 MiB | 4 s | - | - | 6 | 5 |" in text
+    assert " | 5 | 2 MiB | last | 0.5 | - | - |" in text
     assert "| `setr` | exact | 1.0e-06 |" in text
+
+
+def test_table_names_the_fastest_form_of_a_race(accelerator):
+    race = {"race": "sum", "shape": "8", "side": "jax", "device": "X", "version": "1"}
+    forms = [{"form": "a", "ms": 2.0}, {"form": "b", "ms": 0.5}, {"form": "c", "refused": "no"}]
+    text = "\n".join(accelerator.table([race | form for form in forms]))
+    assert "| sum | 8 | a 2.000, **b 0.500**, c refused |" in text
+
+
+def test_it_goes_on_where_the_file_ends(accelerator, options, monkeypatch):
+    done = []
+    monkeypatch.setattr(accelerator, "sides", lambda tiny: ["jax", "torch"])
+    monkeypatch.setattr(accelerator, "run", lambda task, *_: done.append(task))
+    options.minutes, options.seconds, options.forms = 1, 60, True
+    first = (
+        {"task": ["forms"], "seconds": 1.0},
+        {"task": ["vitseg", "jax", "bfloat16"], "error": ""},
+    )
+    options.out.write_text("".join(json.dumps(line) + "\n" for line in first))
+    accelerator.run_all(["vitseg"], options)
+    assert ("forms",) not in done and ("vitseg", "jax", "bfloat16") in done
+    assert ("vitseg", "torch compile", "bfloat16") in done and ("ceiling", "last") in done
+    done.clear()
+    options.minutes = 0
+    accelerator.run_all(["vitseg"], options)
+    assert set(done) == {("ceiling", "first"), ("ceiling", "last")}
+
+
+def test_a_form_that_differs_or_fails_is_no_time(load_benchmark, sides, options, monkeypatch):
+    forms = load_benchmark("accelerator_forms")
+
+    def refuse(x):
+        raise NotImplementedError("not here")
+
+    race = forms.Race(
+        "sum", "4", {"a": lambda x: x, "b": lambda x: x + 1, "c": refuse}, (jnp.ones(4),)
+    )
+    monkeypatch.setattr(forms, "races", lambda tiny: iter([race]))
+    forms.run(True, accelerator_clock(load_benchmark), options.out)
+    right, wrong, failed = lines(options)
+    assert right["ms"] > 0 and right["apart"] == 0
+    assert "1e+00 from the first form" in wrong["refused"] and "ms" not in wrong
+    assert failed["refused"] == "NotImplementedError: not here"
+
+
+def accelerator_clock(load_benchmark):
+    return load_benchmark("accelerator_job").Clock(1, 0.0)
+
+
+def test_the_page_is_what_the_committed_results_make(accelerator, request, load_benchmark):
+    page = load_benchmark("page")
+    text = (request.config.rootpath / "docs" / "accelerators.md").read_text(encoding="utf-8")
+    assert page.filled(text, {"measured": accelerator.committed()}) == text
 
 
 def test_it_starts_without_installing_flaxsegs_needs(request):

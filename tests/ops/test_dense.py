@@ -64,6 +64,20 @@ def test_blocks_are_the_same_convolution(size, k, stride, padding):
         assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("size", [(8, 12), (9, 13), (5, 8)])
+@pytest.mark.parametrize(("padding", "dilation"), [(2, 2), (4, 4), (0, 2), (1, 3)])
+def test_gradients_on_grids_are_those_of_the_dilated_kernel(size, padding, dilation):
+    """A program of a GPU cannot be run here, but its form can."""
+    if min(size) + 2 * padding <= 2 * dilation:
+        size = (size[0] + 2 * dilation, size[1])
+    x, weight = jnp.asarray(random(2, *size, 4)), jnp.asarray(random(3, 3, 4, 5, seed=1))
+    forms = dense._forms(Window(1, padding, dilation), None, 4)
+    cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
+    found = (forms[name].gradients(x, weight, cotangent) for name in ("cuda", "default"))
+    for ours, theirs in zip(*found, strict=True):
+        assert_close(ours, theirs, bound=1e-13)
+
+
 def test_a_form_has_the_gradients_of_its_function():
     x, weight = jnp.asarray(random(1, 4, 4, 2)), jnp.asarray(random(3, 3, 2, 2, seed=1))
     function = functools.partial(dense._plain, Window(2, 1), None)
@@ -73,7 +87,7 @@ def test_a_form_has_the_gradients_of_its_function():
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_a_program_for_tpus_never_convolves_three_channels(platform):
+def test_only_programs_for_cpus_convolve_three_channels(platform):
     x, weight = jnp.zeros((1, 16, 16, 3)), jnp.zeros((7, 7, 3, 32))
 
     def loss(weight):
@@ -83,4 +97,17 @@ def test_a_program_for_tpus_never_convolves_three_channels(platform):
     lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     # Forward and the gradient of the weight; on a CPU the latter is a product.
     assert len(lines) == (1 if platform == "cpu" else 2)
-    assert any("16x16x3x" in line for line in lines) == (platform != "tpu")
+    assert any("16x16x3x" in line for line in lines) == (platform == "cpu")
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_no_gradient_of_a_gpu_program_has_a_kernel_as_large_as_the_map(platform):
+    x, weight = jnp.zeros((1, 16, 24, 4)), jnp.zeros((3, 3, 4, 4))
+
+    def loss(weight):
+        return jnp.square(dense.dense_conv(x, weight, Window(1, 2, 2))).sum()
+
+    text = jax.jit(jax.grad(loss)).trace(weight).lower(lowering_platforms=(platform,)).as_text()
+    assert "convolution" in text
+    # XLA's own gradient of a dilated kernel moves with a stride over the map.
+    assert not any("stride = [2, 2]" in line for line in text.splitlines())
