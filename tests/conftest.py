@@ -48,9 +48,9 @@ def compiled_programs_go():
 @pytest.fixture
 def changed_code(monkeypatch):
     """A monkeypatch for what networks are built of: none is used that was built without it."""
-    registry._abstract.cache_clear()
+    registry._plan.cache_clear()
     yield monkeypatch
-    registry._abstract.cache_clear()
+    registry._plan.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from flaxseg.models.registry import build as build
 from flaxseg.models.registry import config_from_json as config_from_json
 from flaxseg.models.registry import config_to_json as config_to_json
 from flaxseg.models.registry import create_model as create_model
+from flaxseg.models.registry import drawing_compile as drawing_compile
 from flaxseg.models.registry import fresh_model as fresh_model
 from flaxseg.models.registry import get_config as get_config
 from flaxseg.models.registry import list_models as list_models

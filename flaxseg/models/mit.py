@@ -266,7 +266,7 @@ def conv_init(config: MiTConfig, groups: int = 1) -> init.Initializer:
     if config.conv_init == "normal":
         return init.normal(STD)
     scale = 2.0 * groups if config.conv_init == "he_groups" else 2.0
-    return jax.nn.initializers.variance_scaling(scale, "fan_out", "normal")
+    return init.variance_scaling(scale, "fan_out", "normal")
 
 
 def _norm(channels: int, eps: float, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs):

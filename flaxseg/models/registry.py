@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 import functools
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,9 @@ from jax.typing import DTypeLike
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.models import bisenetv2, ccnet, segformer, setr, vitseg
 from flaxseg.models.blocks import with_precision
-from flaxseg.models.keys import CountedKeys, ListedKeys, as_rngs, params_keys
+from flaxseg.models.keys import DrawnKeys, NotedKeys, as_rngs
 from flaxseg.ops import Precision
+from flaxseg.ops.initializers import Draw
 
 Config = (
     bisenetv2.BiSeNetV2Config
@@ -115,30 +116,35 @@ def fresh_model(
     """
     if isinstance(jnp.zeros(()), Tracer):  # part of a program already
         return build(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-    count, graphdef, draw = _drawing(config, dtype, param_dtype)
-    keys = jnp.stack([rngs.params() for _ in range(count)])
-    return nnx.merge(graphdef, draw(keys))
+    plan = _plan(config, dtype, param_dtype, jnp.result_type(float))
+    return nnx.merge(plan.graphdef, _drawing(config, dtype, param_dtype)(plan.keys(rngs)))
 
 
 @functools.lru_cache(maxsize=16)
 def _drawing(
     config: Config, dtype: DTypeLike, param_dtype: DTypeLike
-) -> tuple[int, nnx.GraphDef, Callable[[jax.Array], nnx.State]]:
-    """How many keys a network takes, its structure, and the program from keys to variables."""
-    make = functools.partial(build, config, dtype=dtype, param_dtype=param_dtype)
-    counter = CountedKeys(0)
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(rngs=as_rngs(counter))))
-    draw = jax.jit(
-        lambda keys: nnx.state(make(rngs=as_rngs(ListedKeys(keys)))),
-        compiler_options=quick_compile(),
-    )
-    return counter.count, graphdef, draw
+) -> Callable[[jax.Array], nnx.State]:
+    """The program from keys to variables."""
+
+    def draw(keys: jax.Array) -> nnx.State:
+        return nnx.state(_build(config, dtype, param_dtype, keys))
+
+    return jax.jit(draw, compiler_options=drawing_compile())
 
 
 def quick_compile() -> dict[str, str | bool]:
     """Compiler options for a program that runs once: made fast rather than fast."""
     known = jax.default_backend() in ("cpu", "gpu")
     return {"xla_backend_optimization_level": "0"} if known else {}
+
+
+def drawing_compile() -> dict[str, str | bool]:
+    """Compiler options for a program that draws weights.
+
+    On CPUs level 0 would draw hundreds of millions of numbers several times slower.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return {"xla_backend_optimization_level": "1"} if on_cpu else quick_compile()
 
 
 def build(
@@ -149,6 +155,17 @@ def build(
     param_dtype: DTypeLike = jnp.float32,
 ) -> Model:
     """Builds the network of a configuration inside a traced function; see `fresh_model`."""
+    plan = _plan(config, dtype, param_dtype, jnp.result_type(float))
+    return _build(config, dtype, param_dtype, plan.keys(rngs))
+
+
+def _build(config: Config, dtype: DTypeLike, param_dtype: DTypeLike, keys: jax.Array) -> Model:
+    plan = _plan(config, dtype, param_dtype, jnp.result_type(float))
+    rngs = as_rngs(DrawnKeys(keys, plan.draws))
+    return _construct(config, dtype, param_dtype, rngs)
+
+
+def _construct(config: Config, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs) -> Model:
     model = ARCHITECTURES[architecture_of(config)].model
     return model(config, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
@@ -157,18 +174,29 @@ def abstract_model(
     config: Config, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
 ) -> Model:
     """The network with shapes in place of arrays: costs no memory, whatever its size."""
-    graphdef, state = _abstract(config, dtype, param_dtype, jnp.result_type(float))
-    return nnx.merge(graphdef, state, copy=True)
+    plan = _plan(config, dtype, param_dtype, jnp.result_type(float))
+    return nnx.merge(plan.graphdef, plan.state, copy=True)
+
+
+class _Plan(NamedTuple):
+    """Structure and shapes of a network, and what it draws with which of its keys."""
+
+    graphdef: nnx.GraphDef
+    state: nnx.State
+    count: int
+    draws: Sequence[tuple[int, Draw]]
+
+    def keys(self, rngs: nnx.Rngs) -> jax.Array:
+        return jnp.stack([rngs.params() for _ in range(self.count)])
 
 
 @functools.lru_cache(maxsize=64)
-def _abstract(
-    config: Config, dtype: DTypeLike, param_dtype: DTypeLike, widest: jnp.dtype
-) -> tuple[nnx.GraphDef, nnx.State]:
-    """Structure and shapes of a network; building a deep one takes a part of a second."""
+def _plan(config: Config, dtype: DTypeLike, param_dtype: DTypeLike, widest: jnp.dtype) -> _Plan:
+    """What there is to know without numbers; a deep network takes a part of a second."""
     del widest  # whether JAX has float64 decides what becomes of `param_dtype`
-    make = functools.partial(build, config, dtype=dtype, param_dtype=param_dtype)
-    return nnx.split(nnx.eval_shape(lambda: make(rngs=params_keys(0))))
+    noted = NotedKeys()
+    shapes = nnx.eval_shape(lambda: _construct(config, dtype, param_dtype, as_rngs(noted)))
+    return _Plan(*nnx.split(shapes), noted.count, tuple(noted.draws))
 
 
 def config_to_json(config: Config) -> dict[str, Any]:

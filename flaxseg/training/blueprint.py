@@ -127,7 +127,7 @@ class Blueprint:
             start: weights from elsewhere that take the place of random ones.
         """
         init = jax.jit(self._init, out_shardings=self.sharding)
-        state = init.lower().compile(compiler_options=models.quick_compile())()
+        state = init.lower().compile(compiler_options=models.drawing_compile())()
         if start is None:
             return state
         return replace_weights(
