@@ -1,9 +1,10 @@
-"""The command line: `flaxseg train | plan | bench | data | predict | eval`."""
+"""The command line: `flaxseg COMMAND`, see `COMMANDS`."""
 
 import contextlib
 import dataclasses
 import importlib
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ import tyro
 from rich.console import Console
 
 from flaxseg.errors import ConfigError, FlaxsegError
-from flaxseg.ops import Precision
 from flaxseg.pictures.open import MAX_PIXELS
+from flaxseg.precision import Precision
 from flaxseg.tpu import quiet_libtpu
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
         prog: name of the command in help texts.
 
     Returns:
-        The exit code: 0, or 2 after one line on standard error.
+        The exit code: 0, 2 after one line on standard error, or what a command returns.
     """
     quiet_libtpu()
     args = sys.argv[1:] if args is None else list(args)
@@ -47,16 +48,17 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     return guarded(lambda: _run(args, prog))
 
 
-def _run(args: list[str], prog: str | None) -> None:
+def _run(args: list[str], prog: str | None) -> int | None:
     if args[0] not in COMMANDS:
         raise ConfigError(f"unknown command {args[0]!r}: use one of {', '.join(COMMANDS)}")
-    COMMANDS[args[0]](args[1:], prog or f"flaxseg {args[0]}")
+    return COMMANDS[args[0]](args[1:], prog or f"flaxseg {args[0]}")
 
 
-def guarded(command: Callable[[], None]) -> int:
-    """Runs a command and returns its exit code: 0, or 2 after one line on standard error."""
+def guarded(command: Callable[[], int | None]) -> int:
+    """Runs a command and returns its exit code: its own, or 2 after one line on standard error."""
+    code = None
     try:
-        command()
+        code = command()
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever reads the output, such as `head`, has seen enough; nothing is to be flushed.
@@ -67,7 +69,7 @@ def guarded(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
@@ -304,13 +306,66 @@ def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
     evaluate_dir(options.pop("path"), **options, console=Console())
 
 
-COMMANDS: dict[str, Callable[[Sequence[str], str], None]] = {
+def export(args: Sequence[str], prog: str = "flaxseg export") -> None:
+    """Write a network with its weights as one file that runs without flaxseg."""
+    from flaxseg.export.command import ExportArgs
+
+    _parse(ExportArgs, args, prog)()
+
+
+@dataclasses.dataclass(frozen=True)
+class InfoArgs:
+    """Show what a model is: network, classes, sizes, costs, normalisation and origin."""
+
+    model: tyro.conf.Positional[Path]
+    """Work directory of a training run, or model directory."""
+
+    size: tuple[int, int] | None = None
+    """Height and width of the picture for which FLOPs are counted, in pixels. None: the only one
+    that the network takes, or 512 512."""
+
+    json: bool = False
+    """Print the same as JSON."""
+
+
+def info(args: Sequence[str], prog: str = "flaxseg info") -> None:
+    """Show what a model is: network, classes, sizes, costs, normalisation and origin."""
+    given = _parse(InfoArgs, args, prog)
+    from flaxseg.info import print_info, read_info
+
+    found = read_info(given.model, given.size)
+    if given.json:
+        print(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+    else:
+        print_info(found, Console())
+
+
+@dataclasses.dataclass(frozen=True)
+class DoctorArgs:
+    """Look for what is wrong with the installation, and tell what to type against it."""
+
+    clean: bool = False
+    """Remove compiled programs and prepared data from the cache. No run should be at work."""
+
+
+def doctor(args: Sequence[str], prog: str = "flaxseg doctor") -> int:
+    """Look for what is wrong with the installation, and tell what to type against it."""
+    given = _parse(DoctorArgs, args, prog)
+    from flaxseg.doctor.command import examine
+
+    return examine(Console(), clean=given.clean)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "train": train,
     "plan": plan,
     "bench": bench,
     "data": data,
     "predict": predict,
     "eval": evaluate,
+    "export": export,
+    "info": info,
+    "doctor": doctor,
     "recipes": recipes,
     "groups": groups,
 }

@@ -70,3 +70,13 @@ for name in {modules!r}:
 assert not {{"torch", "tensorflow"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_what_flaxseg_gives_is_there_when_it_is_asked_for():
+    import flaxseg
+    from flaxseg import models, native
+
+    assert flaxseg.fold is models.fold and flaxseg.load is native.load
+    assert flaxseg.models is models and "create_model" in dir(flaxseg)
+    with pytest.raises(AttributeError, match="'flaxseg' has no attribute 'loads'"):
+        flaxseg.loads  # noqa: B018

@@ -10,17 +10,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 
+from flaxseg.caches import CACHE_VARIABLE
+from flaxseg.caches import cache_root as cache_root
 from flaxseg.data.lock import one_at_a_time
 from flaxseg.errors import DataError
 
-CACHE_VARIABLE = "FLAXSEG_CACHE"
 _STALE_SECONDS = 24 * 3600
-
-
-def cache_root(cache_dir: str | os.PathLike | None = None) -> pathlib.Path:
-    """The argument, else $FLAXSEG_CACHE, else ~/.cache/flaxseg."""
-    chosen = cache_dir or os.environ.get(CACHE_VARIABLE) or "~/.cache/flaxseg"
-    return pathlib.Path(chosen).expanduser().absolute()
 
 
 def fingerprint(root: pathlib.Path, files: Iterable[pathlib.Path], version: str) -> str:

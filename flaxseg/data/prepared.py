@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from flaxseg.caches import DOWNLOADS
 from flaxseg.data.archives import Archive, find_archives, unpack
 from flaxseg.data.cache import cache_root, derived, fingerprint, forget_older, prepare_once
 from flaxseg.data.checked import Checked, check_folder
@@ -163,7 +164,7 @@ def _locate(
             raise DataError(
                 f"{dataset.name} needs its folder: give --data-dir. {dataset.expected}{source}"
             )
-        return download(dataset.name, dataset.archives, cache / "downloads")
+        return download(dataset.name, dataset.archives, cache / DOWNLOADS)
     root = pathlib.Path(data_dir).expanduser()
     if dataset.own and root.exists():
         return dataset.find(root, cache=cache)

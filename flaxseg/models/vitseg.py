@@ -141,11 +141,15 @@ class ViTSeg(Network):
         """
         del resize, aux
         self.config.check_size((images.shape[1], images.shape[2]))
+        return Output(self._unfold(self.head(self.encode(images, rngs))))
+
+    def encode(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Tokens (B, h * w, width) of images, (B, H, W, 3): all that comes before the head."""
         x = self.patch_embed(self.input_norm(images))
         x = x + self.pos_embed[...].astype(self.dtype)
         for block in self.blocks:
             x = checkpointed(self.config.remat, block, x, rngs)
-        return Output(self._unfold(self.head(x)))
+        return x
 
     def _unfold(self, tokens: jax.Array) -> jax.Array:
         """Logits (B, H, W, K), float32 or wider, of tokens (B, h * w, K * patch * patch)."""

@@ -12,13 +12,12 @@ softmax, losses and metrics hold no products; they are sums in float32 or wider.
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import jax
 from jax import lax
 
-Precision = Literal["default", "high", "highest"]
-"""JAX's names: the fastest that the device has, one in between, and float32 itself."""
+from flaxseg.precision import Precision as Precision
 
 EXACT = lax.Precision.HIGHEST
 

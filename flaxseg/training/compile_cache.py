@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from flaxseg.data.cache import cache_root
+from flaxseg.caches import PROGRAMS, cache_root
 from flaxseg.errors import ConfigError
 from flaxseg.training.config import TrainConfig
 
@@ -24,7 +24,7 @@ def keep_programs(config: TrainConfig) -> Path | None:
     """
     if not config.compile_cache or getattr(jax.config, "jax_compilation_cache_dir", None):
         return None
-    directory = Path(config.cache_dir).expanduser() if config.cache_dir else cache_root() / "xla"
+    directory = Path(config.cache_dir).expanduser() if config.cache_dir else cache_root() / PROGRAMS
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
