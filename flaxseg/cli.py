@@ -243,12 +243,9 @@ def data(args: Sequence[str], prog: str = "flaxseg data") -> None:
     _parse(Command, args, prog)()
 
 
-@dataclasses.dataclass(frozen=True)
-class EvalArgs:
-    """Score a trained network on a split of its data set; None is as in the training run."""
-
-    path: tyro.conf.Positional[Path]
-    """Work directory of a training run, or model directory."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViewArgs:
+    """What is looked at, and how; None is as in the training run."""
 
     split: str = "val"
     """Split to score on: train, val, or test where the data set has one."""
@@ -280,9 +277,6 @@ class EvalArgs:
     eval_canvas: bool | None = None
     """Look at pictures of all sizes through few programs; scores are the same but for rounding."""
 
-    metrics: tuple[str, ...] | None = None
-    """Further scores: accuracy_of_all, micro_iou, micro_iou:CLASS, soft_iou."""
-
     classes_by_number: bool = False
     """Compare classes by their numbers, though the data set has other names for them."""
 
@@ -297,13 +291,69 @@ class EvalArgs:
     """Of float32 products. highest: float32 itself; default: what the device does fastest."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalArgs(ViewArgs):
+    """Score a trained network on a split of its data set; None is as in the training run."""
+
+    path: tyro.conf.Positional[Path]
+    """Work directory of a training run, or model directory."""
+
+    metrics: tuple[str, ...] | None = None
+    """Further scores: accuracy_of_all, micro_iou, micro_iou:CLASS, soft_iou, boundary_iou."""
+
+    report: Path | None = None
+    """Folder for a page that shows the evaluation (report.html), all numbers (scores.json) and the
+    confusion matrix of each picture (per_image.npz)."""
+
+
 def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
     """Score a trained network on a split of its data set."""
-    given = _parse(EvalArgs, args, prog)
-    from flaxseg.inference.files import evaluate_dir
+    options = dataclasses.asdict(_parse(EvalArgs, args, prog))
+    path, report = options.pop("path"), options.pop("report")
+    if report is None:
+        from flaxseg.inference.files import evaluate_dir
 
-    options = dataclasses.asdict(given)
-    evaluate_dir(options.pop("path"), **options, console=Console())
+        evaluate_dir(path, **options, console=Console())
+    else:
+        from flaxseg.report import report_evaluation
+
+        report_evaluation(path, report, **options, console=Console())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareArgs(ViewArgs):
+    """Compare two trained networks on the same pictures: what B gains, with 95 % intervals.
+
+    The intervals come from drawing the pictures anew (paired bootstrap). Options say how both look
+    at the pictures; None is as in the training run of each.
+    """
+
+    a: tyro.conf.Positional[Path]
+    """Work directory of a training run, model directory, or folder that `flaxseg eval --report`
+    wrote, which needs neither model nor data."""
+
+    b: tyro.conf.Positional[Path]
+    """Likewise."""
+
+    report: Path | None = None
+    """Folder for a page that shows the comparison (compare.html) and all numbers (compare.json)."""
+
+    resamples: int = 2000
+    """How often the pictures are drawn anew."""
+
+    seed: int = 0
+    """Of the draws."""
+
+    other_settings: bool = False
+    """The networks may look at the pictures in different ways, such as through windows or not."""
+
+
+def compare(args: Sequence[str], prog: str = "flaxseg compare") -> None:
+    """Compare two trained networks on the same pictures."""
+    options = dataclasses.asdict(_parse(CompareArgs, args, prog))
+    from flaxseg.report import compare_models
+
+    compare_models(options.pop("a"), options.pop("b"), **options, console=Console())
 
 
 def export(args: Sequence[str], prog: str = "flaxseg export") -> None:
@@ -363,6 +413,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "data": data,
     "predict": predict,
     "eval": evaluate,
+    "compare": compare,
     "export": export,
     "info": info,
     "doctor": doctor,

@@ -11,9 +11,13 @@ from flaxseg.inference.files import resolve_model_dir as resolve_model_dir
 from flaxseg.inference.metrics import Scores as Scores
 from flaxseg.inference.metrics import confusion_matrix as confusion_matrix
 from flaxseg.inference.metrics import scores_table as scores_table
+from flaxseg.inference.paired import Comparison as Comparison
+from flaxseg.inference.paired import compare as compare
+from flaxseg.inference.per_image import PerImage as PerImage
 from flaxseg.inference.predict import LabelFn as LabelFn
 from flaxseg.inference.predict import Predictor as Predictor
 from flaxseg.inference.predict import make_label_fn as make_label_fn
+from flaxseg.inference.record import Record as Record
 from flaxseg.pictures.legend import with_legend as with_legend
 from flaxseg.pictures.overlay import colorize as colorize
 from flaxseg.pictures.overlay import overlay as overlay

@@ -1,6 +1,7 @@
 """Scores of a model on labelled batches."""
 
 import collections
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,10 +14,11 @@ from jax.sharding import Mesh
 
 from flaxseg.data import Batch, pad_batch
 from flaxseg.errors import ConfigError, DataError
+from flaxseg.inference.boundary import boundary_counts
 from flaxseg.inference.canvas import Canvases, fits_canvas, make_canvas_fns, on_corner, tiles
 from flaxseg.inference.logits import make_logits_fn
 from flaxseg.inference.metrics import Scores, confusion_matrix
-from flaxseg.inference.more_metrics import SOFT_IOU, Totals, parse_metrics
+from flaxseg.inference.more_metrics import BOUNDARY_IOU, SOFT_IOU, Totals, parse_metrics
 from flaxseg.inference.windows import Size, Windows
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.ops.soft_iou import soft_iou
@@ -24,7 +26,11 @@ from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import DATA, batch_axes, put_batch, replicated
 
 Evaluator = Callable[..., "Evaluation"]
-"""(params, stats, batches, keep=()) -> scores, and the label maps of the samples to keep."""
+"""(params, stats, batches, keep=(), watch=None) -> scores, and the label maps of the samples to
+keep."""
+
+Watch = Callable[[int, np.ndarray, np.ndarray], None]
+"""Takes a sample's index, its label map and the predicted one, both (H, W) uint8."""
 
 # Enough that the device never waits for the host, few enough that batches do not pile up.
 _BATCHES_IN_FLIGHT = 4
@@ -53,6 +59,7 @@ def evaluate(
     windows: Windows | None = None,
     metrics: Sequence[str] = (),
     canvases: Canvases | None = None,
+    watch: Watch | None = None,
 ) -> Scores:
     """Scores a model on all batches.
 
@@ -67,6 +74,8 @@ def evaluate(
         windows: where the network looks at a picture; None looks at it as a whole.
         metrics: further scores, of `flaxseg.inference.more_metrics.METRICS`.
         canvases: see `make_evaluator`.
+        watch: is called with every sample of a weight, once it is predicted; with several
+            processes, all of them see all samples.
 
     Raises:
         ConfigError: the model has another number of classes, the mesh no axis "data", or a score
@@ -77,7 +86,7 @@ def evaluate(
     run = make_evaluator(graphdef, labels, preprocess, mesh, windows, metrics, canvases)
     if mesh is not None:
         params, stats = jax.device_put((params, stats), replicated(mesh))
-    return run(params, stats, batches).scores
+    return run(params, stats, batches, watch=watch).scores
 
 
 def make_evaluator(
@@ -106,9 +115,9 @@ def make_evaluator(
             take a canvas: a program for each shape of a batch.
 
     Returns:
-        A function of the two other parts of the split, of batches, and of the indices of samples
-        whose predictions are to be kept. It compiles once for each shape of a batch, however often
-        it is called.
+        A function of the two other parts of the split, of batches, of the indices of samples whose
+        predictions are to be kept, and of what is to watch all samples. It compiles once for each
+        shape of a batch, however often it is called.
 
     Raises:
         ConfigError: the mesh has no axis "data", or a score is unknown.
@@ -143,8 +152,11 @@ def make_evaluator(
         stats: nnx.State,
         batches: Iterable[Batch],
         keep: Collection[int] = (),
+        watch: Watch | None = None,
     ) -> Evaluation:
         kept: dict[int, np.ndarray] = {}
+        boundaries = _Boundaries(labels.num_classes) if BOUNDARY_IOU in wanted else None
+        watches = [each for each in (watch, boundaries) if each is not None]
         config = nnx.merge(graphdef, params, stats).config
 
         def at_once(batch: Batch) -> Iterator[_Part]:
@@ -169,14 +181,23 @@ def make_evaluator(
             seen, shape = batch.image.shape[1:3], batch.label.shape[1:3]
             size = few.holding(seen) if few and fits_canvas(config, seen) else None
             pixels = _pixels(batch)
+            samples = _wanted(batch, None if watches else keep)
+            maps = [np.zeros(shape, np.uint8) for _ in samples]
             for part in on_canvas(batch, size) if size else at_once(batch):
-                for position, index in _wanted(batch, keep):
-                    found = kept.setdefault(index, np.zeros(shape, np.uint8))[part.within]
+                for (position, _), whole in zip(samples, maps, strict=True):
+                    found = whole[part.within]
                     found[:] = np.asarray(part.prediction[position])[: len(found), : found.shape[1]]
                 yield part.counts._replace(pixels=pixels)
                 pixels = 0
+            for (position, index), found in zip(samples, maps, strict=True):
+                for each in watches:
+                    each(index, np.asarray(batch.label[position]), found)
+                if index in keep:
+                    kept[index] = found
 
         totals = _total(counts for batch in batches for counts in counted(batch))
+        if boundaries is not None:
+            totals = dataclasses.replace(totals, boundaries=boundaries.counts)
         more = {name: metric(totals) for name, metric in wanted.items()}
         return Evaluation(Scores.from_matrix(totals.matrix, more), kept)
 
@@ -217,10 +238,24 @@ def _soft_iou(logits: jax.Array, label: jax.Array, weight: jax.Array) -> jax.Arr
     return jnp.stack([jnp.sum(jnp.where(counts, values, 0)), jnp.sum(counts.astype(values.dtype))])
 
 
-def _wanted(batch: Batch, keep: Collection[int]) -> list[tuple[int, int]]:
-    """Position in the batch and index of the samples to keep, without those that fill it up."""
+class _Boundaries:
+    """Sums up the boundaries of samples."""
+
+    def __init__(self, num_classes: int):
+        self.counts = np.zeros((2, num_classes), np.int64)
+
+    def __call__(self, index: int, label: np.ndarray, prediction: np.ndarray) -> None:
+        self.counts += boundary_counts(label, prediction, self.counts.shape[1])
+
+
+def _wanted(batch: Batch, some: Collection[int] | None) -> list[tuple[int, int]]:
+    """Position in the batch and index of all or some samples, without those that fill it up."""
     samples = enumerate(zip(batch.index, batch.weight, strict=True))
-    return [(place, int(index)) for place, (index, weight) in samples if weight and index in keep]
+    return [
+        (place, int(index))
+        for place, (index, weight) in samples
+        if weight and (some is None or index in some)
+    ]
 
 
 def _pixels(batch: Batch) -> int:

@@ -21,6 +21,7 @@ from flaxseg.inference.evaluate import evaluate
 from flaxseg.inference.inputs import find_inputs, output_files
 from flaxseg.inference.metrics import Scores, scores_table
 from flaxseg.inference.predict import Predictor
+from flaxseg.inference.record import Record
 from flaxseg.inference.remarks import Remarks
 from flaxseg.inference.windows import Size, Windows, make_windows
 from flaxseg.labels import LabelSet
@@ -283,6 +284,7 @@ def evaluate_dir(
     missing_mask: str | None = None,
     max_pixels: int | None = None,
     matmul_precision: Precision = "highest",
+    record: Record | None = None,
     console: Console | None = None,
 ) -> Scores:
     """Scores a trained model on one split of a data set and prints the table of its classes.
@@ -310,6 +312,7 @@ def evaluate_dir(
             `flaxseg.data.open_source`; likewise `max_pixels`.
         max_pixels: most pixels that a photo may have; 0 has no limit.
         matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
+        record: keeps what is found in each picture, and under which settings.
         console: where the table goes; None prints nothing.
 
     Returns:
@@ -348,7 +351,11 @@ def evaluate_dir(
     check_labels(source)
     usual = settings.get("eval_batch_size", settings.get("batch_size", _BATCH_SIZE))
     size: int = usual if batch_size is None else batch_size
-    batches = eval_loader(source, _eval_transform(settings), batch_size=size)
+    transform = _eval_transform(settings)
+    batches = eval_loader(source, transform, batch_size=size)
+    if record is not None:
+        made = {"split": split, "dtype": dtype, "matmul_precision": matmul_precision}
+        record.begin(str(path), loaded.model.config, source, transform, settings | options | made)
     scores = evaluate(
         loaded.model,
         _tracked(batches, "evaluating", console),
@@ -357,7 +364,10 @@ def evaluate_dir(
         windows=_windows(settings),
         metrics=settings.get("metrics", ()),
         canvases=_canvases(settings) if settings.get("eval_canvas") else None,
+        watch=None if record is None else record.log,
     )
+    if record is not None:
+        record.scores = scores
     if console is not None:
         console.print(scores_table(scores, loaded.labels))
     return scores

@@ -106,47 +106,60 @@ class Scores:
     Attributes:
         matrix: (K, K) int64 pixel counts, rows the true class, columns the predicted one.
         iou: (K,) intersection over union; nan for a class that occurs nowhere.
+        dice: (K,) twice the intersection over the sum of both areas, also called F1; nan as `iou`.
         accuracy: (K,) share of the class's pixels found; nan for a class without true pixels.
         frequency: (K,) share of all counted pixels that are of this class; nan without pixels.
         miou: mean of `iou` over the classes that have one; nan without any.
+        mean_dice: mean of `dice` over the classes that have one; nan without any.
         mean_accuracy: mean of `accuracy` over the classes that have one; nan without any.
         pixel_accuracy: share of all counted pixels found; nan without pixels.
         more: further scores by name, see `flaxseg.inference.more_metrics`.
+        by_class: those of them that each class has, (K,), by name; `more` holds their means.
     """
 
     matrix: np.ndarray
     iou: np.ndarray
+    dice: np.ndarray
     accuracy: np.ndarray
     frequency: np.ndarray
     miou: float
+    mean_dice: float
     mean_accuracy: float
     pixel_accuracy: float
     more: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    by_class: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def from_matrix(cls, matrix: np.ndarray, more: Mapping[str, float] | None = None) -> "Scores":
+    def from_matrix(
+        cls, matrix: np.ndarray, more: Mapping[str, float | np.ndarray] | None = None
+    ) -> "Scores":
         """The scores of a (K, K) integer confusion matrix, rows the true class.
 
         Args:
             matrix: the counts.
-            more: further scores by name.
+            more: further scores by name, numbers or one for each class, (K,).
 
         Raises:
             ConfigError: the matrix is not square, or does not hold whole numbers.
         """
         matrix = _checked_matrix(matrix)
         hits, truth, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-        iou = _ratio(hits, truth + predicted - hits)
-        accuracy = _ratio(hits, truth)
+        iou = ratio(hits, truth + predicted - hits)
+        dice = ratio(2 * hits, truth + predicted)
+        accuracy = ratio(hits, truth)
+        more = more or {}
         return cls(
             matrix=matrix,
             iou=iou,
+            dice=dice,
             accuracy=accuracy,
-            frequency=_ratio(truth, truth.sum()),
-            miou=_mean(iou),
-            mean_accuracy=_mean(accuracy),
-            pixel_accuracy=float(_ratio(hits.sum(), truth.sum())),
-            more=dict(more or {}),
+            frequency=ratio(truth, truth.sum()),
+            miou=mean(iou),
+            mean_dice=mean(dice),
+            mean_accuracy=mean(accuracy),
+            pixel_accuracy=float(ratio(hits.sum(), truth.sum())),
+            more={name: mean(np.atleast_1d(value)) for name, value in more.items()},
+            by_class={n: value for n, value in more.items() if isinstance(value, np.ndarray)},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,11 +168,14 @@ class Scores:
             "miou": _json_number(self.miou),
             "pixel_accuracy": _json_number(self.pixel_accuracy),
             "mean_accuracy": _json_number(self.mean_accuracy),
+            "mean_dice": _json_number(self.mean_dice),
             "iou": [_json_number(v) for v in self.iou],
             "accuracy": [_json_number(v) for v in self.accuracy],
+            "dice": [_json_number(v) for v in self.dice],
             "frequency": [_json_number(v) for v in self.frequency],
             "pixels": int(self.matrix.sum()),
             **{name: _json_number(value) for name, value in self.more.items()},
+            "by_class": {name: [_json_number(v) for v in of] for name, of in self.by_class.items()},
         }
 
 
@@ -173,12 +189,12 @@ def _checked_matrix(matrix: np.ndarray) -> np.ndarray:
     return matrix.astype(np.int64)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, nan where the whole is empty."""
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
-def _mean(values: np.ndarray) -> float:
+def mean(values: np.ndarray) -> float:
     """Mean of the values that are not nan; nan if there is none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else math.nan
@@ -209,20 +225,29 @@ def scores_table(scores: Scores, labels: LabelSet) -> Table:
         )
     table = Table(title=table_title(labels.name))
     table.add_column("class")
-    for heading in ("IoU %", "accuracy %", "pixels %"):
-        table.add_column(heading, justify="right")
-    rows = zip(labels.classes, scores.iou, scores.accuracy, scores.frequency, strict=True)
+    columns = {
+        "IoU": (scores.iou, scores.miou),
+        "accuracy": (scores.accuracy, scores.mean_accuracy),
+        "Dice": (scores.dice, scores.mean_dice),
+        **{name: (values, scores.more[name]) for name, values in scores.by_class.items()},
+    }
+    for heading in (*columns, "pixels"):
+        table.add_column(f"{heading} %", justify="right")
+    rows = zip(
+        labels.classes, *(values for values, _ in columns.values()), scores.frequency, strict=True
+    )
     for name, *values in rows:
-        table.add_row(Text(name), *(_percent(value) for value in values))
+        table.add_row(Text(name), *(percent(value) for value in values))
     table.add_section()
-    table.add_row("mean", _percent(scores.miou), _percent(scores.mean_accuracy), "")
-    table.add_row("all pixels", "", _percent(scores.pixel_accuracy), "")
-    for name, value in scores.more.items():
+    table.add_row("mean", *(percent(value) for _, value in columns.values()))
+    table.add_row("all pixels", "", percent(scores.pixel_accuracy))
+    for name in (name for name in scores.more if name not in scores.by_class):
         # An accuracy stands below accuracies, and an intersection over union below its like.
-        column = 1 if "accuracy" in name else 0
-        table.add_row(Text(name), *(_percent(value) if i == column else "" for i in range(3)))
+        column = [""] if "accuracy" in name else []
+        table.add_row(Text(name), *column, percent(scores.more[name]))
     return table
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share in percent with two digits, and a dash for nan."""
     return "-" if math.isnan(value) else f"{100 * value:.2f}"

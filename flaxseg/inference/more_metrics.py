@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from flaxseg.errors import ConfigError, did_you_mean
+from flaxseg.inference.metrics import ratio
 from flaxseg.labels import LabelSet
 
-SOFT_IOU = "soft_iou"
+SOFT_IOU, BOUNDARY_IOU = "soft_iou", "boundary_iou"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,12 +23,15 @@ class Totals:
         pixels: all pixels, those labelled 255 among them.
         soft_iou: sum of the pictures' soft intersection over union.
         pictures: with any label, which have one.
+        boundaries: (2, K) int64, see `flaxseg.inference.boundary.boundary_counts`; None where they
+            were not counted.
     """
 
     matrix: np.ndarray
     pixels: int
     soft_iou: float = 0.0
     pictures: int = 0
+    boundaries: np.ndarray | None = None
 
 
 def accuracy_of_all(totals: Totals) -> float:
@@ -61,16 +65,29 @@ def mean_soft_iou(totals: Totals) -> float:
     return _ratio(totals.soft_iou, totals.pictures)
 
 
-METRICS: dict[str, Callable[..., float]] = {
+def boundary_iou(totals: Totals) -> np.ndarray:
+    """Of each class, (K,): the boundary IoU of Cheng et al. 2021, https://arxiv.org/abs/2103.16562.
+
+    Raises:
+        ConfigError: no boundaries were counted.
+    """
+    if totals.boundaries is None:
+        raise ConfigError(f"{BOUNDARY_IOU} needs boundaries, which were not counted")
+    return ratio(*totals.boundaries)
+
+
+METRICS: dict[str, Callable[..., float | np.ndarray]] = {
     "accuracy_of_all": accuracy_of_all,
     "micro_iou": micro_iou,
     SOFT_IOU: mean_soft_iou,
+    BOUNDARY_IOU: boundary_iou,
 }
+"""A metric is a number, or one for each class, whose mean is then the number."""
 
 
 def parse_metrics(
     texts: Sequence[str], labels: LabelSet | None = None
-) -> dict[str, Callable[[Totals], float]]:
+) -> dict[str, Callable[[Totals], float | np.ndarray]]:
     """The scores that `--metrics` names.
 
     Args:
@@ -80,7 +97,7 @@ def parse_metrics(
     Raises:
         ConfigError: an unknown name or class, or a name that is there twice.
     """
-    found: dict[str, Callable[[Totals], float]] = {}
+    found: dict[str, Callable[[Totals], float | np.ndarray]] = {}
     for text in texts:
         name, _, left_out = text.partition(":")
         if name not in METRICS:
@@ -96,7 +113,9 @@ def parse_metrics(
     return found
 
 
-def _bound(metric: Callable[..., float], arguments: dict[str, Any]) -> Callable[[Totals], float]:
+def _bound(
+    metric: Callable[..., float | np.ndarray], arguments: dict[str, Any]
+) -> Callable[[Totals], float | np.ndarray]:
     return lambda totals: metric(totals, **arguments)
 
 

@@ -13,6 +13,7 @@ from flaxseg.data import Batch
 from flaxseg.inference import Predictor, evaluate
 from flaxseg.inference.canvas import Canvases
 from flaxseg.inference.logits import image_labels, image_logits
+from flaxseg.inference.per_image import PictureLog
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.preprocess import Preprocess
 
@@ -109,11 +110,16 @@ def test_an_evaluation_on_canvases_counts_what_another_counts(network, preproces
     monkeypatch.setattr("flaxseg.inference.canvas.TILE", 64)
     sizes = [(SIZES[0], SIZES[0]), (SIZES[2], (55, 130))]
     batches = [labelled(*both, index) for index, both in enumerate(sizes)]
-    scores = evaluate(network, batches, labels=LABELS, preprocess=preprocess, canvases=CANVASES)
+    logs = [PictureLog(5), PictureLog(5)]
+    options = {"canvases": CANVASES, "watch": logs[0]}
+    scores = evaluate(network, batches, labels=LABELS, preprocess=preprocess, **options)
     assert preprocess.traces == [(2, 64, 64, 3), (2, 64, 128, 3)]
-    plain = evaluate(network, batches, labels=LABELS, preprocess=Preprocess())
+    plain = evaluate(network, batches, labels=LABELS, preprocess=Preprocess(), watch=logs[1])
     np.testing.assert_array_equal(scores.matrix, plain.matrix)
     assert scores.pixel_accuracy > 0
+    one_by_one, expected = (log.per_image(["a", "b", "c"]).matrices for log in logs)
+    np.testing.assert_array_equal(one_by_one, expected)
+    np.testing.assert_array_equal(one_by_one.sum(0), scores.matrix)
 
 
 @pytest.mark.parametrize("name", ["segformer_b0", "ccnet"])

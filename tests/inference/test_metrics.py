@@ -94,6 +94,9 @@ def test_scores_equal_mmsegmentation():
     np.testing.assert_array_equal(matrix.sum(axis=1), [30, 27, 21, 20, 21])
     np.testing.assert_array_equal(matrix.diagonal(), intersect)
     np.testing.assert_allclose(scores.iou, intersect / union, rtol=1e-12)
+    dice = 2 * intersect / (np.array([28, 23, 28, 22, 18]) + np.array([30, 27, 21, 20, 21]))
+    np.testing.assert_allclose(scores.dice, dice, rtol=1e-12)
+    np.testing.assert_allclose(scores.mean_dice, dice.mean(), rtol=1e-12)
     # mmsegmentation computes in float32.
     np.testing.assert_allclose(scores.miou, 0.07810896635055542, rtol=1e-6)
     np.testing.assert_allclose(scores.pixel_accuracy, 0.15126051008701324, rtol=1e-6)
@@ -105,6 +108,8 @@ def test_a_class_that_occurs_nowhere_does_not_enter_the_means():
     np.testing.assert_allclose(scores.iou, [6 / 8, 2 / 4, np.nan])
     np.testing.assert_allclose(scores.frequency, [0.8, 0.2, 0.0])
     assert scores.miou == pytest.approx((6 / 8 + 2 / 4) / 2)
+    np.testing.assert_allclose(scores.dice, [12 / 14, 4 / 6, np.nan])
+    assert scores.mean_dice == pytest.approx((12 / 14 + 4 / 6) / 2)
     assert scores.mean_accuracy == pytest.approx((6 / 8 + 1) / 2)
 
 
@@ -146,11 +151,11 @@ def test_the_table_names_every_class():
     rows = [line.strip("│").split("│") for line in capture.get().splitlines()]
     cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows if len(row) > 1}
     assert cells == {
-        "car": ["75.00", "75.00", "80.00"],
-        "tree": ["50.00", "100.00", "20.00"],
-        "sky": ["-", "-", "0.00"],
-        "mean": ["62.50", "87.50", ""],
-        "all pixels": ["", "80.00", ""],
+        "car": ["75.00", "75.00", "85.71", "80.00"],
+        "tree": ["50.00", "100.00", "66.67", "20.00"],
+        "sky": ["-", "-", "-", "0.00"],
+        "mean": ["62.50", "87.50", "76.19", ""],
+        "all pixels": ["", "80.00", "", ""],
     }
 
 
