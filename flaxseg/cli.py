@@ -9,12 +9,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
 
 from flaxseg.errors import ConfigError, FlaxsegError
+from flaxseg.pictures.kinds import USUAL, Kind
 from flaxseg.pictures.open import MAX_PIXELS
 from flaxseg.precision import Precision
 from flaxseg.tpu import quiet_libtpu
@@ -29,6 +30,9 @@ T = TypeVar("T")
 MEND = 2
 """Exit code of errors that the user can mend."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 
 def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Runs a command.
@@ -38,14 +42,21 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
         prog: name of the command in help texts.
 
     Returns:
-        The exit code: 0, 2 after one line on standard error, or what a command returns.
+        The exit code: 0, 2 after one line on standard error, 130 after Ctrl-C, or what a command
+        returns.
     """
     quiet_libtpu()
-    args = sys.argv[1:] if args is None else list(args)
-    if not args or args[0] in ("-h", "--help"):
+    words = sys.argv[1:] if args is None else list(args)
+    if not words or words[0] in ("-h", "--help"):
         print(_usage())
-        return 0 if args else MEND
-    return guarded(lambda: _run(args, prog))
+        return 0 if words else MEND
+    code = guarded(lambda: _run(words, prog))
+    if args is None and code == INTERRUPTED:
+        # The process is ours, and JAX crashes at its end if a compilation was interrupted.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _run(args: list[str], prog: str | None) -> int | None:
@@ -68,7 +79,7 @@ def guarded(command: Callable[[], int | None]) -> int:
         return MEND
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return code or 0
 
 
@@ -173,16 +184,32 @@ def groups(args: Sequence[str], prog: str = "flaxseg groups") -> None:
 
 @dataclasses.dataclass(frozen=True)
 class PredictArgs:
-    """Segment photos: index mask, coloured mask and overlay of each, at the photo's own size."""
+    """Segment photos: mask, colours and overlay of each, or what --write names."""
 
     model: tyro.conf.Positional[Path]
     """Work directory of a training run, or model directory."""
 
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Photos, folders of photos, with their subfolders, or patterns such as 'photos/*.jpg'."""
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Photos, folders of photos, with their subfolders, or patterns such as 'photos/*.jpg'; - is
+    one picture from standard input, @FILE a text file with one of these a line."""
 
     out: Path = Path("predictions")
-    """Folder to write to."""
+    """Folder to write to; what it holds of the same model and settings is not done again."""
+
+    write: tuple[Kind, ...] = USUAL
+    """Files of each photo: mask (palette PNG of the class numbers), color, overlay, confidence
+    (PNG of the highest probability, 255 is 1), probabilities (npz), and coco (one file with the
+    regions of all photos). summary.csv is always written."""
+
+    min_confidence: float = 0.0
+    """Pixels whose highest probability is lower become 255 in the mask and get no colour."""
+
+    out_size: Literal["own", "model"] | tuple[int, int] = "own"
+    """Size of what is written: the photo's own, that at which the model sees the photo, or a height
+    and a width in pixels."""
+
+    overwrite: bool = False
+    """Do all anew, whatever the output folder holds."""
 
     alpha: float = 0.5
     """Share of the colours in the overlay, 0 to 1."""
@@ -223,6 +250,10 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
         given.model,
         given.images,
         given.out,
+        write=given.write,
+        min_confidence=given.min_confidence,
+        out_size=given.out_size,
+        overwrite=given.overwrite,
         alpha=given.alpha,
         multiple=given.multiple,
         size=given.size,
@@ -233,7 +264,7 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
         matmul_precision=given.matmul_precision,
         console=Console(),
     )
-    print(f"{len(files)} files written to {given.out}")
+    print(f"{len(files)} files in {given.out}")
 
 
 def data(args: Sequence[str], prog: str = "flaxseg data") -> None:

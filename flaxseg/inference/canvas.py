@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from flaxseg.errors import ConfigError
 from flaxseg.inference.logits import check_classes, fitting_size
+from flaxseg.inference.pixels import Planes
 from flaxseg.inference.windows import Size
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.models import Config, Model, fold
@@ -279,8 +280,10 @@ class CanvasFn:
 
         self._run = run
 
-    def __call__(self, image: np.ndarray, size: Size, *more: Size) -> Iterator[np.ndarray]:
+    def __call__(self, image: np.ndarray, size: Size, *more: Size) -> Planes:
         """The logits of one class after the other at every pixel, (H, W) float32, on the host.
+
+        The network starts, and nothing waits for it before the result is called.
 
         Args:
             image: (H, W, 3) uint8.
@@ -290,9 +293,13 @@ class CanvasFn:
         own = (image.shape[0], image.shape[1])
         images = on_corner(image[None], size)
         logits, reach = self._run(*self._weights, images, np.array([own], np.int32))
-        height, width = np.asarray(reach)[0]
-        low = np.asarray(logits)[0, :height, :width]
-        return planes(low, self._config, own, *more)
+
+        def read() -> Iterator[np.ndarray]:
+            height, width = np.asarray(reach)[0]
+            low = np.asarray(logits)[0, :height, :width]
+            return planes(low, self._config, own, *more)
+
+        return read
 
 
 def planes(low: np.ndarray, config: Config, size: Size, *more: Size) -> Iterator[np.ndarray]:

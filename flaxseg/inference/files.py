@@ -1,37 +1,44 @@
 """What the commands `flaxseg predict` and `flaxseg eval` do: from files to files and scores."""
 
-import dataclasses
+import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from flaxseg import native
 from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_run_source
 from flaxseg.data.problems import raise_problems
-from flaxseg.data.transforms.geometry import Interpolation
 from flaxseg.errors import CheckpointError, ConfigError, DataError
 from flaxseg.inference.canvas import USUAL_SIDE, Canvases
 from flaxseg.inference.evaluate import evaluate
 from flaxseg.inference.inputs import find_inputs, output_files
+from flaxseg.inference.journal import Journal, fingerprint
 from flaxseg.inference.metrics import Scores, scores_table
+from flaxseg.inference.outputs import OUTPUTS, check_kinds, make_folder
+from flaxseg.inference.photos import Job, OutSize, PhotoTask
+from flaxseg.inference.pipeline import pipeline
 from flaxseg.inference.predict import Predictor
 from flaxseg.inference.record import Record
 from flaxseg.inference.remarks import Remarks
+from flaxseg.inference.summaries import (
+    COCO_FILE,
+    SUMMARY_FILE,
+    Facts,
+    write_coco,
+    write_summary,
+)
 from flaxseg.inference.windows import Size, Windows, make_windows
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
 from flaxseg.ops import Precision
-from flaxseg.pictures.legend import with_legend
+from flaxseg.pictures.kinds import USUAL
 from flaxseg.pictures.open import MAX_PIXELS, check_max_pixels
-from flaxseg.pictures.overlay import colorize, overlay
-from flaxseg.pictures.photos import Photo, look_at_photo
-from flaxseg.pictures.write import write_image, write_mask
 
 Pathlike = str | os.PathLike[str]
 T = TypeVar("T")
@@ -40,6 +47,10 @@ MODEL_FOLDER = "model"
 """Where a training work directory keeps its model directory."""
 
 _MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE)
+_VIEW = (
+    *("eval_size", "eval_base_size", "eval_multiple", "eval_window", "eval_stride"),
+    "interpolation",
+)
 _BATCH_SIZE = 8
 
 
@@ -78,6 +89,10 @@ def predict_files(
     images: Sequence[Pathlike],
     out: Pathlike,
     *,
+    write: Sequence[str] = USUAL,
+    min_confidence: float = 0.0,
+    out_size: OutSize = "own",
+    overwrite: bool = False,
     alpha: float = 0.5,
     multiple: int | None = None,
     size: tuple[int, int] | None = None,
@@ -88,22 +103,32 @@ def predict_files(
     matmul_precision: Precision = "highest",
     console: Console | None = None,
 ) -> list[Path]:
-    """Segments photos and writes three pictures for each, at the photo's own size.
+    """Segments photos and writes pictures of each, and files about all.
 
     `NAME_mask.png` holds the class ids as a palette picture, `NAME_color.png` the colours of the
-    classes, `NAME_overlay.png` the photo with the colours over it and a legend below. NAME is the
-    photo's file name without its suffix, below the subfolders of a folder that was given; if two
-    photos share it, the names of all start with their folder, and if need be keep the suffix.
+    classes, `NAME_overlay.png` the photo with the colours over it and a legend below,
+    `NAME_confidence.png` the highest probability of each pixel, 255 for 1, and
+    `NAME_probabilities.npz` those of all classes, `probabilities` (H, W, K) float16 with their
+    names, `classes`. NAME is the photo's file name without its suffix, below the subfolders of a
+    folder that was given; if two photos share it, the names of all start with their folder, and if
+    need be keep the suffix. `summary.csv` has a row, and `coco.json` the regions, of each photo.
 
-    One photo after the other is read, segmented and written, so that their number takes no memory.
-    Those that cannot be read are told of, and the others are written nevertheless.
+    Photos are read ahead of the network and written behind it, a few at a time, so that their
+    number takes no memory. Those that cannot be read are told of, and the others are written
+    nevertheless. What an earlier run with the same model and settings wrote is not done again.
 
     Args:
         model_dir: model directory or work directory of a training run.
-        images: photos that `read_photo` reads, folders of them, with subfolders, or patterns such
-            as `photos/*.jpg`.
+        images: photos that `read_photo` reads, folders of them, with subfolders, patterns such
+            as `photos/*.jpg`, `-` for standard input or `@FILE` for a list, see
+            `flaxseg.inference.inputs.find_inputs`.
         out: folder to write to; it is made if it does not exist. Inside one of the folders of
             photos it is passed over there.
+        write: which of "mask", "color", "overlay", "confidence", "probabilities" and "coco".
+        min_confidence: pixels whose highest probability is lower get no class but 255, 0 to 1.
+        out_size: height and width of what is written, or "own" for the photo's own, or "model" for
+            those at which it is segmented.
+        overwrite: does all photos anew, whatever the folder holds.
         alpha: share of the colours in the overlay, 0 to 1.
         multiple: pixels to which height and width are filled up inside, see `Predictor`. None: few
             programs serve photos of all sizes.
@@ -120,18 +145,20 @@ def predict_files(
             cannot be read; None is silent.
 
     Returns:
-        The files written, three per photo.
+        The files of all photos, those that were there before included, and then those about all.
 
     Raises:
         CheckpointError: there is no such model.
-        ConfigError: `alpha`, `multiple`, `size`, `max_side`, `window`, `stride` or `max_pixels`
-            does not fit.
-        DataError: no photo is given or found, or `out` cannot be written to; or, when all others
-            are written, photos cannot be read.
+        ConfigError: `write`, `min_confidence`, `out_size`, `alpha`, `multiple`, `size`, `max_side`,
+            `window`, `stride` or `max_pixels` does not fit.
+        DataError: no photo is given or found, or `out` cannot be written to, or holds predictions
+            of another model or with other settings; or, when all others are written, photos cannot
+            be read.
     """
-    out = Path(out)
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"alpha is {alpha}, it must be from 0 to 1")
+    out, kinds = Path(out), check_kinds(write)
+    _check_share("alpha", alpha)
+    _check_share("min_confidence", min_confidence)
+    _check_out_size(out_size)
     check_max_pixels(max_pixels)
     model_folder = resolve_model_dir(model_dir)
     loaded = native.load_with_meta(model_folder, matmul_precision=matmul_precision)
@@ -146,64 +173,88 @@ def predict_files(
     )
     predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
     inputs = find_inputs(images, out)
-    targets = output_files(inputs.photos, out)
-    _make_folder(out)
+    endings = [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
+    targets = output_files(inputs.photos, out, endings)
+    make_folder(out)
+    made_with = {
+        "--min-confidence": min_confidence,
+        "--out-size": out_size,
+        "--alpha": alpha,
+        "--multiple": multiple,
+        "--size": size,
+        "--max-side": max_side,
+        "--window": window,
+        "--stride": stride,
+        "--matmul-precision": matmul_precision,
+        "the training run's view": {name: settings.get(name) for name in _VIEW},
+    }
+    journal = Journal(out, fingerprint(model_folder / name for name in _MODEL_FILES), made_with)
+    journal.open(overwrite)
     remarks = Remarks(console)
     remarks.say(inputs.passed_over)
-    task = _Prediction(
+    pairs = list(zip(inputs.photos, targets, strict=True))
+    jobs = [pair for pair in pairs if not journal.done(*pair, kinds)]
+    if len(jobs) < len(pairs):
+        remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} photos were done before")
+    task = PhotoTask(
         predictor,
+        kinds,
         _sizes_of(settings, size),
         max_side,
         settings.get("interpolation", "bilinear"),
+        out_size,
+        min_confidence,
         alpha,
+        max_pixels,
         remarks,
     )
-    problems: list[str] = []
-    pairs = list(zip(inputs.photos, targets, strict=True))
-    for (path, _), files in _tracked(pairs, "predicting", console):
-        try:
-            photo = look_at_photo(path, max_pixels=max_pixels, find_plain=False)
-        except DataError as error:
-            problems.append(str(error))
-            remarks.say(f"left out: {error}")
-            continue
-        task(path, photo, files)
+    problems = _run(task, jobs, journal, console)
     remarks.finish()
+    names = [target.name for target in targets]
+    about = _write_about(out, kinds, functools.partial(journal.records, names), loaded.labels)
     rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
     raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}")
-    return [file for files in targets for file in files]
+    return [file for target in targets for file in target.files] + about
 
 
-@dataclasses.dataclass(frozen=True)
-class _Prediction:
-    """From a photo to its three files."""
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name} is {value}, it must be from 0 to 1")
 
-    predictor: Predictor
-    seen_size: Callable[[Size], Size | None]
-    max_side: int | None
-    interpolation: Interpolation
-    alpha: float
-    remarks: Remarks
 
-    def __call__(self, path: Path, photo: Photo, files: list[Path]) -> None:
-        own = (photo.pixels.shape[0], photo.pixels.shape[1])
-        size = self.seen_size(own)
-        self._say(path, photo, own, size)
-        label = self.predictor.labels(
-            photo.pixels, size=size, max_side=self.max_side, interpolation=self.interpolation
+def _check_out_size(out_size: Any) -> None:
+    if out_size not in ("own", "model") and not (len(out_size) == 2 and min(out_size) >= 1):
+        raise ConfigError(
+            f"out_size is {out_size!r}, it must be own, model, or a height and a width of at least "
+            "1 pixel each"
         )
-        _make_folder(files[0].parent)
-        _write(photo.pixels, label, self.predictor.label_set, self.alpha, files)
 
-    def _say(self, path: Path, photo: Photo, own: Size, size: Size | None) -> None:
-        """What was assumed about the photo, and whether it is too large for the memory."""
-        for remark in photo.facts.remarks:
-            self.remarks.say_of(path, remark)
-        inner = self.predictor.inner_size(own, size, self.max_side)
-        if inner != self.predictor.inner_size(own, size, None):
-            sizes = f"{own[0]} x {own[1]} pixels are segmented at {inner[0]} x {inner[1]}"
-            shrunk = "shrunk, see --max-side"
-            self.remarks.say_of(path, f"{sizes}, see --max-side", kind=shrunk)
+
+def _run(
+    task: PhotoTask, jobs: Sequence[Job], journal: Journal, console: Console | None
+) -> list[str]:
+    """Takes all photos through; returns what is wrong with those that cannot be used."""
+    problems: list[str] = []
+    with contextlib.closing(pipeline(jobs, task.read, task.start, task.write)) as outcomes:
+        for _, outcome in _tracked(outcomes, "predicting", console, len(jobs)):
+            if isinstance(outcome, DataError):
+                problems.append(" ".join(str(outcome).split()))
+                task.remarks.say(f"left out: {problems[-1]}")
+            else:
+                journal.add(outcome)
+    return problems
+
+
+def _write_about(
+    out: Path, kinds: Sequence[str], records: Callable[[], Iterable[Facts]], labels: LabelSet
+) -> list[Path]:
+    """Writes the files about all photos."""
+    files = [out / SUMMARY_FILE]
+    write_summary(files[0], records(), labels)
+    if "coco" in kinds:
+        files.append(out / COCO_FILE)
+        write_coco(files[1], records, labels)
+    return files
 
 
 def _sizes_of(
@@ -243,27 +294,13 @@ def _windows(settings: dict[str, Any], window: Any = None, stride: Any = None) -
     return make_windows(window, stride)
 
 
-def _write(
-    image: np.ndarray, label: np.ndarray, labels: LabelSet, alpha: float, files: list[Path]
-) -> None:
-    mask, color, blend = files
-    write_mask(mask, label, labels.palette)
-    write_image(color, colorize(label, labels.palette))
-    write_image(blend, with_legend(overlay(image, label, labels, alpha), label, labels))
-
-
-def _make_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise DataError(f"the output folder {out} is a file: choose another name")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"the output folder {out} cannot be made: {error.strerror}") from error
-
-
-def _tracked(items: Iterable[T], text: str, console: Console | None) -> Iterable[T]:
+def _tracked(
+    items: Iterable[T], text: str, console: Console | None, total: int | None = None
+) -> Iterable[T]:
     """The items, with a progress bar that goes when they are through."""
-    return items if console is None else track(items, text, console=console, transient=True)
+    if console is None:
+        return items
+    return track(items, text, total=total, console=console, transient=True)
 
 
 def evaluate_dir(

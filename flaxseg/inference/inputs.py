@@ -1,19 +1,21 @@
-"""What `flaxseg predict` segments, and what its outputs are called; no picture is read here."""
+"""What `flaxseg predict` segments, and what its outputs are called."""
 
 import collections
 import glob
 import os
+import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from flaxseg.errors import DataError
-from flaxseg.pictures.open import PHOTO_SUFFIXES, is_photo_name
+from flaxseg.pictures.open import PHOTO_SUFFIXES, is_photo_name, read_bytes
 
-OUTPUTS = ("mask", "color", "overlay")
-"""What is written of every photo, to `NAME_KIND.png`."""
+STDIN = "-"
+"""Stands for one picture from standard input."""
 
+_LIST = "@"
 _PATTERN = "*?["
 _SHOWN = 5
 
@@ -24,15 +26,35 @@ class Input(NamedTuple):
     Attributes:
         path: its file.
         folder: the folder that was given and in which it was found; None if the file was given.
+        stdin: it comes from standard input, and the path is but its name.
     """
 
     path: Path
     folder: Path | None = None
+    stdin: bool = False
 
     @property
     def below(self) -> Path:
         """Its path below the folder that was given, or its name."""
         return self.path.relative_to(self.folder) if self.folder else Path(self.path.name)
+
+    def read(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            DataError: it cannot be read, or is empty.
+        """
+        return sys.stdin.buffer.read() if self.stdin else read_bytes(self.path)
+
+    def state(self) -> tuple[int, int] | None:
+        """Bytes and time of change: another one tells another content. None: there is none."""
+        if self.stdin:
+            return None
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
 
 
 class Inputs(NamedTuple):
@@ -50,26 +72,56 @@ def find_inputs(given: Sequence[str | os.PathLike[str]], out: Path) -> Inputs:
     output folder's do not.
 
     Args:
-        given: files, folders and patterns such as `photos/*.jpg`.
+        given: files, folders and patterns such as `photos/*.jpg`; `-` for a picture from standard
+            input, called "stdin"; `@FILE` for a text file that names one of these a line, all but
+            `-` and further such files. What exists by its whole name is a file all the same.
         out: the output folder.
 
     Raises:
-        DataError: nothing is given, or no picture is in a folder or matches a pattern.
+        DataError: nothing is given, a list cannot be read or is empty, or no picture is in a folder
+            or matches a pattern.
     """
     if not given:
         raise DataError("no image is given: name at least one file or folder")
     found: dict[str, Input] = {}
     others: list[Path] = []
-    for path in (Path(path).expanduser() for path in given):
-        if path.is_dir():
+    for path in _listed(given):
+        if path is None:
+            photos = [Input(Path("stdin"), stdin=True)]
+        elif path.is_dir():
             photos = _pictures(path, "holds", _in_folder(path, out), others)
         elif not path.exists() and any(sign in str(path) for sign in _PATTERN):
             photos = _pictures(path, "matches", _matching(path, out), others)
         else:
             photos = [Input(path)]
         for item in photos:
-            found.setdefault(os.path.abspath(item.path), item)
+            found.setdefault(STDIN if item.stdin else os.path.abspath(item.path), item)
     return Inputs(list(found.values()), _passed_over(others))
+
+
+def _listed(given: Sequence[str | os.PathLike[str]]) -> Iterator[Path | None]:
+    """What is given, with the lines of lists in their place; None is standard input."""
+    for name in (os.fspath(path) for path in given):
+        path = Path(name).expanduser()
+        if name == STDIN:
+            yield None
+        elif name.startswith(_LIST) and not path.exists():
+            yield from _lines(Path(name.removeprefix(_LIST)).expanduser())
+        else:
+            yield path
+
+
+def _lines(file: Path) -> list[Path]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"@{file}: cannot be read ({error.strerror}); correct the name") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"@{file}: is no text in UTF-8; give one path a line") from error
+    paths = [Path(line.strip()).expanduser() for line in lines if line.strip()]
+    if not paths:
+        raise DataError(f"@{file}: is empty; give one path a line")
+    return paths
 
 
 def _pictures(path: Path, verb: str, items: Sequence[Input], others: list[Path]) -> list[Input]:
@@ -143,13 +195,31 @@ def _kinds(files: Sequence[Path]) -> str:
     return ", ".join(shown)
 
 
-def output_files(inputs: Sequence[Input], out: Path) -> list[list[Path]]:
+class Target(NamedTuple):
+    """Where the outputs of a photo go.
+
+    Attributes:
+        name: their path below the output folder, without `_KIND.SUFFIX`.
+        files: each.
+    """
+
+    name: str
+    files: list[Path]
+
+
+def output_files(inputs: Sequence[Input], out: Path, endings: Sequence[str]) -> list[Target]:
     """The output files of every photo, none of which is a photo to read.
+
+    Args:
+        inputs: different photos.
+        out: the output folder.
+        endings: what follows the name and `_`, such as "mask.png".
 
     Raises:
         DataError: an output would overwrite a photo, or another output.
     """
-    targets = [[out / f"{name}_{kind}.png" for kind in OUTPUTS] for name in output_names(inputs)]
+    names = output_names(inputs)
+    targets = [Target(name, [out / f"{name}_{end}" for end in endings]) for name in names]
     real: dict[Path, str] = {}  # of folders: a call for each of many files would take long
 
     def key(path: Path) -> tuple[str, str]:
@@ -158,7 +228,7 @@ def output_files(inputs: Sequence[Input], out: Path) -> list[list[Path]]:
         return real[path.parent], path.name
 
     photos = {key(item.path): item.path for item in inputs}
-    for file in (file for files in targets for file in files):
+    for file in (file for target in targets for file in target.files):
         if key(file) in photos:
             raise DataError(
                 f"the output {file} would overwrite the image {photos[key(file)]}: choose another "
@@ -174,7 +244,7 @@ def output_names(inputs: Sequence[Input]) -> list[str]:
         inputs: different photos.
 
     Returns:
-        The paths below the output folder, without `_KIND.png`: the names of the photos without
+        The paths below the output folder, without `_KIND.SUFFIX`: the names of the photos without
         suffix, in the subfolders of the folder that was given, if they differ; else with the folder
         in front; else the whole path below the folder that all share, suffix included.
 
@@ -185,14 +255,14 @@ def output_names(inputs: Sequence[Input]) -> list[str]:
     names: list[str] = []
     for name in (_short_name, _name_with_folder, lambda item: _whole_name(item, shared)):
         names = [name(item) for item in inputs]
-        counts = collections.Counter(map(_plain, names))
+        counts = collections.Counter(map(plain_name, names))
         if len(counts) == len(names):
             return names
-    same = next(name for name in names if counts[_plain(name)] > 1)
+    same = next(name for name in names if counts[plain_name(name)] > 1)
     raise DataError(f"several images would be written to {same}_mask.png: predict them apart")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """What is one name to some file systems."""
     return unicodedata.normalize("NFC", name).casefold()
 

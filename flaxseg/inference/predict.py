@@ -1,6 +1,7 @@
 """Label maps for images of any size."""
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable
 
 import cv2
 import jax
@@ -11,7 +12,16 @@ from flax import nnx
 from flaxseg.data.transforms.geometry import MODES, Interpolation
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.inference.canvas import USUAL_SIDE, Canvases, CanvasFn, fits_canvas
-from flaxseg.inference.logits import make_logits_fn
+from flaxseg.inference.logits import LogitsFn, make_logits_fn
+from flaxseg.inference.pixels import (
+    Detail,
+    Pixels,
+    Planes,
+    label_and_confidence,
+    planes_of,
+    read_planes,
+    split,
+)
 from flaxseg.inference.windows import Size, Windows
 from flaxseg.labels import LabelSet
 from flaxseg.models import Model
@@ -121,8 +131,9 @@ class Predictor:
         graphdef, self._params, self._stats = nnx.split(model, nnx.Param, nnx.BatchStat)
         self._padding = np.round(255 * np.asarray(preprocess.mean)).astype(np.uint8)
         self._label_fn = make_label_fn(graphdef, labels, preprocess, windows=windows)
-        logits_fn = make_logits_fn(graphdef, labels, preprocess, lambda x: x, windows=windows)
-        self._logits_fn = lambda p, s, images: logits_fn(p, s, images, images.shape[1:3])
+        make = functools.partial(make_logits_fn, graphdef, labels, preprocess, windows=windows)
+        self._confidence_fn = _at_own_size(make(label_and_confidence, by_pixel=True))
+        self._logits_fn = _at_own_size(make(lambda logits: logits))
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """The logits of an RGB image, (H, W, 3) uint8, as (H, W, K) float32.
@@ -132,7 +143,9 @@ class Predictor:
         """
         check_image(image)
         planes = self._planes(image)
-        return self._run(self._logits_fn, image) if planes is None else np.stack([*planes], -1)
+        if planes is None:
+            return self._start(self._logits_fn, image)().copy()
+        return np.stack([*planes()], -1)
 
     def labels(
         self,
@@ -163,21 +176,60 @@ class Predictor:
             DataError: the image is not (H, W, 3) uint8, or is empty.
             ConfigError: `size` or `max_side` is less than 1.
         """
+        start = self.start(image, size=size, max_side=max_side, interpolation=interpolation)
+        return start().label
+
+    def start(
+        self,
+        image: np.ndarray,
+        *,
+        size: tuple[int, int] | None = None,
+        max_side: int | None = None,
+        interpolation: Interpolation = "bilinear",
+        out_size: tuple[int, int] | None = None,
+        detail: Detail = "label",
+    ) -> Callable[[], Pixels]:
+        """Starts the network on an RGB image; the function that it returns waits for the result.
+
+        That function may be called in another thread, while this one starts the next image.
+
+        Labels and confidence of a photo on a canvas need a few maps of its size besides; elsewhere
+        also those of its logits that the network's program or a strip of windows holds. All logits
+        are held for probabilities, and for another size than that which the network sees.
+
+        Args:
+            image: as for `labels`, and so are `size`, `max_side` and `interpolation`.
+            size: height and width to which the photo is stretched first.
+            max_side: longest side that is not shrunk.
+            interpolation: of a photo that is stretched to `size`.
+            out_size: height and width of the result, to which the logits are interpolated from
+                those at which the photo is segmented. None: the photo's own.
+            detail: what is read off besides the label map: its "confidence", or that and the
+                "probabilities" of all classes.
+
+        Raises:
+            DataError: the image is not (H, W, 3) uint8, or is empty.
+            ConfigError: `size` or `max_side` is less than 1.
+        """
         check_image(image)
         own = (image.shape[0], image.shape[1])
-        inner = self.inner_size(own, size, max_side)
-        if inner == own:
-            planes = self._planes(image)
-            if planes is not None:
-                return _highest(planes, own)
-            return self._run(self._label_fn, image)
-        # The stretch is that of training and evaluation; mere shrinking had better not alias.
-        how = MODES[interpolation] if self._fixed_size or size else cv2.INTER_AREA
-        resized = cv2.resize(image, inner[::-1], interpolation=how)
-        planes = self._planes(resized, own)
-        if planes is None:
-            planes = _resized(self._run(self._logits_fn, resized), own)
-        return _highest(planes, own)
+        inner, out = self.inner_size(own, size, max_side), out_size or own
+        if inner != own:
+            # The stretch is that of training and evaluation; mere shrinking had better not alias.
+            how = MODES[interpolation] if self._fixed_size or size else cv2.INTER_AREA
+            image = cv2.resize(image, inner[::-1], interpolation=how)
+        more = () if inner == out else (out,)
+        planes = self._planes(image, *more)
+        if planes is not None:
+            return functools.partial(read_planes, planes, out, detail)
+        if more or detail == "probabilities":
+            logits = self._start(self._logits_fn, image)
+            return lambda: read_planes(lambda: planes_of(logits(), out), out, detail)
+        if detail == "confidence":
+            pairs = self._start(self._confidence_fn, image)
+            return lambda: split(pairs())
+        label = self._start(self._label_fn, image)
+        return lambda: Pixels(label().copy())
 
     def inner_size(
         self, own: tuple[int, int], size: tuple[int, int] | None, max_side: int | None
@@ -198,7 +250,7 @@ class Predictor:
         scale = min(1.0, limit / max(own))
         return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
 
-    def _planes(self, image: np.ndarray, *more: Size) -> Iterator[np.ndarray] | None:
+    def _planes(self, image: np.ndarray, *more: Size) -> Planes | None:
         """The logits of each class at every pixel, if there is a canvas for the photo."""
         own = (image.shape[0], image.shape[1])
         size = self._canvases.holding(own) if fits_canvas(self._config, own) else None
@@ -206,35 +258,20 @@ class Predictor:
             return None
         return self._on_canvas(image, size, *more)
 
-    def _run(self, function: LabelFn, image: np.ndarray) -> np.ndarray:
+    def _start(self, function: LabelFn, image: np.ndarray) -> Callable[[], np.ndarray]:
+        """What a function makes of a photo filled up to a multiple, cut back to the photo."""
         height, width = image.shape[:2]
         multiple = self.multiple or (1 if fits_canvas(self._config, (height, width)) else _MULTIPLE)
         padded_size = [-(-side // multiple) * multiple for side in (height, width)]
         padded = np.empty((1, *padded_size, 3), np.uint8)
         padded[:] = self._padding
         padded[0, :height, :width] = image
-        result = np.asarray(function(self._params, self._stats, padded))
-        return result[0, :height, :width].copy()
+        result = function(self._params, self._stats, padded)
+        return lambda: np.asarray(result)[0, :height, :width]
 
 
-def _resized(logits: np.ndarray, size: Size) -> Iterator[np.ndarray]:
-    """(H, W, K) to the (H', W') of one class after the other."""
-    for index in range(logits.shape[-1]):
-        plane = np.ascontiguousarray(logits[..., index])
-        yield cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
-
-
-def _highest(planes: Iterable[np.ndarray], size: Size) -> np.ndarray:
-    """Class of the highest logit, of the (H, W) of each class -> (H, W) uint8.
-
-    One class after the other: all at once would fill the memory for a large photo.
-    """
-    label = np.zeros(size, np.uint8)
-    highest = np.full(size, -np.inf, np.float32)
-    for index, plane in enumerate(planes):
-        label[plane > highest] = index
-        np.maximum(highest, plane, out=highest)
-    return label
+def _at_own_size(function: LogitsFn) -> LabelFn:
+    return lambda params, stats, images: function(params, stats, images, images.shape[1:3])
 
 
 def check_image(image: np.ndarray) -> None:

@@ -106,6 +106,7 @@ def look_at_photo(
     published: bool = False,
     max_pixels: int = MAX_PIXELS,
     find_plain: bool = True,
+    data: bytes | None = None,
 ) -> Photo:
     """Reads a photo as `read_photo` does, and finds out how it may be read the next time.
 
@@ -115,6 +116,7 @@ def look_at_photo(
         published: takes the photo as it is stored; the orientation counts as 1.
         max_pixels: the largest area that is read; 0 has no limit.
         find_plain: finds out whether the photo is plain, for which it is decoded once more.
+        data: the bytes of the file where they are at hand; `path` then only names it.
 
     Returns:
         The bytes, the pixels and the facts.
@@ -123,7 +125,7 @@ def look_at_photo(
         DataError: as `read_photo`.
         ConfigError: `max_pixels` is less than 0.
     """
-    photo, stored, decodable = _read(path, orientation, published, max_pixels)
+    photo, stored, decodable = _read(path, orientation, published, max_pixels, data)
     plain = find_plain and decodable and _same(photo.data, stored)
     return photo._replace(facts=dataclasses.replace(photo.facts, plain=plain))
 
@@ -164,9 +166,13 @@ class _Reading(NamedTuple):
 
 
 def _read(
-    path: str | os.PathLike[str], orientation: bool, published: bool, max_pixels: int
+    path: str | os.PathLike[str],
+    orientation: bool,
+    published: bool,
+    max_pixels: int,
+    data: bytes | None = None,
 ) -> _Reading:
-    data = read_bytes(path)
+    data = read_bytes(path) if data is None else data
     with explained(path):
         picture = open_header(data, path, max_pixels)
         count = 1 if picture.format in JPEGS else getattr(picture, "n_frames", 1)

@@ -1,8 +1,10 @@
 """Writes pictures and label maps; a file appears complete or not at all."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -37,6 +39,15 @@ def write_mask(path: str | os.PathLike[str], label: np.ndarray, palette: Sequenc
     _write_png(Path(path), image)
 
 
+def write_grey(path: str | os.PathLike[str], values: np.ndarray) -> None:
+    """Writes a grey picture, (H, W) uint8, as PNG.
+
+    Raises:
+        DataError: the file cannot be written; what was there before is unharmed.
+    """
+    _write_png(Path(path), Image.fromarray(np.ascontiguousarray(values, np.uint8)))
+
+
 def _full_palette(palette: Sequence[Color]) -> bytes:
     colors = np.zeros((256, 3), np.uint8)
     colors[: len(palette)] = palette
@@ -44,8 +55,19 @@ def _full_palette(palette: Sequence[Color]) -> bytes:
 
 
 def _write_png(path: Path, image: Image.Image) -> None:
+    with written(path) as file:
+        image.save(file, "PNG")
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes `path` when the context ends.
+
+    Raises:
+        DataError: the file cannot be written; what was there before is unharmed.
+    """
     try:
         with replace_file(path) as partial, partial.open("wb") as file:
-            image.save(file, "PNG")
+            yield file
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error

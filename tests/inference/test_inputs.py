@@ -99,7 +99,7 @@ def test_an_output_beside_its_photo_is_found_through_links(tree):
     os.symlink(tree.absolute(), "alias")
     photos = find_inputs(["photos/a.tif", "photos/a_mask.png"], Path("alias")).photos
     with pytest.raises(DataError, match="alias/a_mask.png would overwrite the image photos/a_mask"):
-        output_files(photos, Path("alias"))
+        output_files(photos, Path("alias"), ["mask.png"])
 
 
 def test_subfolders_are_kept_and_a_second_run_writes_the_same(model_dir, tmp_path, capsys):
@@ -109,6 +109,7 @@ def test_subfolders_are_kept_and_a_second_run_writes_the_same(model_dir, tmp_pat
     out = tmp_path / "predictions"
     for _ in range(2):
         written = predict_files(model_dir, [tmp_path], out)
-        assert sorted(written) == sorted(path for path in out.rglob("*") if path.is_file())
+        found = {path for path in out.rglob("*") if path.is_file()}
+        assert found == {*written, out / "predictions.json", out / "photos.jsonl"}
         names = {path.relative_to(out).as_posix() for path in written}
-        assert {"a_mask.png", "sub/a_overlay.png"} < names and len(names) == 6
+        assert {"a_mask.png", "sub/a_overlay.png", "summary.csv"} < names and len(names) == 7

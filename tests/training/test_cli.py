@@ -141,6 +141,24 @@ def test_ctrl_c_ends_with_130(capsys, monkeypatch):
     assert capsys.readouterr().err == "error: interrupted\n"
 
 
+def test_a_process_ends_at_once_after_ctrl_c():
+    """JAX crashes at the end of an interpreter in which a compilation was interrupted."""
+    script = """
+import atexit, sys
+from flaxseg import cli
+def interrupt(args, prog):
+    print("half a line", end="")
+    raise KeyboardInterrupt
+atexit.register(print, "the interpreter ends")
+cli.COMMANDS["train"] = interrupt
+sys.argv = ["flaxseg", "train"]
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    found = (ended.returncode, ended.stdout, ended.stderr)
+    assert found == (130, "half a line", "error: interrupted\n")
+
+
 def test_config_error_inside_a_command_has_no_traceback(capsys, monkeypatch):
     def fail(args, prog):
         raise ConfigError("two\nlines")

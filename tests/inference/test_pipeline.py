@@ -1,0 +1,104 @@
+import contextlib
+import threading
+
+import pytest
+
+from flaxseg.errors import DataError
+from flaxseg.inference.pipeline import pipeline
+
+
+class Shop:
+    """Counts items between the start of their reading and the end of their writing."""
+
+    def __init__(self):
+        self.lock, self.alive, self.most = threading.Lock(), 0, 0
+        self.threads = {}
+
+    def count(self, change):
+        with self.lock:
+            self.alive += change
+            self.most = max(self.most, self.alive)
+
+    def read(self, item):
+        self.count(1)
+        if item % 7 == 3:
+            self.count(-1)
+            raise DataError(f"{item} is bad")
+        self.threads["read"] = threading.current_thread()
+        return f"content {item}"
+
+    def start(self, item, content):
+        assert content == f"content {item}"
+        self.threads["start"] = threading.current_thread()
+        return item
+
+    def write(self, started):
+        self.threads["write"] = threading.current_thread()
+        self.count(-1)
+        return -started
+
+
+@pytest.mark.parametrize("alive", [1, 2, 4])
+def test_all_items_go_through_and_few_are_alive(alive):
+    shop, drawn = Shop(), []
+
+    def items():
+        for item in range(60):
+            drawn.append(item)
+            yield item
+
+    good, bad = [], {}
+    for item, outcome in pipeline(items(), shop.read, shop.start, shop.write, alive):
+        assert len(drawn) - len(good) - len(bad) <= alive
+        if isinstance(outcome, DataError):
+            bad[item] = str(outcome)
+        else:
+            assert outcome == -item
+            good.append(item)
+    assert good == [item for item in range(60) if item % 7 != 3]
+    assert bad == {item: f"{item} is bad" for item in range(3, 60, 7)}
+    assert 1 <= shop.most <= alive
+    assert shop.threads["start"] is threading.current_thread()
+    assert threading.current_thread() not in (shop.threads["read"], shop.threads["write"])
+
+
+def test_reading_goes_on_while_the_device_works_and_stops_at_the_bound():
+    shop, ahead = Shop(), threading.Semaphore(0)
+
+    def read(item):
+        content = shop.read(item)
+        ahead.release()
+        return content
+
+    def start(item, content):
+        if item == 0:  # waits for all that may be read besides, and would wait in vain for more
+            assert all(ahead.acquire(timeout=60) for _ in range(3))
+            assert not ahead.acquire(timeout=0.2)
+        return item
+
+    items = [item for item in range(20) if item % 7 != 3]
+    outcomes = list(pipeline(items, read, start, shop.write, alive=3))
+    assert [item for item, _ in outcomes] == items and shop.most == 3
+
+
+@pytest.mark.parametrize("step", ["start", "write", "caller"])
+def test_an_end_in_the_middle_is_passed_on_and_leaves_no_thread(step):
+    shop, before = Shop(), threading.active_count()
+
+    def failing(name):
+        def run(*args):
+            if step == name and args[0] == 2:
+                raise KeyboardInterrupt
+            return getattr(shop, name)(*args)
+
+        return run
+
+    outcomes = pipeline(range(1000), shop.read, failing("start"), failing("write"))
+    seen = []
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(outcomes):
+        for item, _ in outcomes:
+            seen.append(item)
+            if step == "caller" and item == 2:
+                raise KeyboardInterrupt
+    assert len(seen) <= 4
+    assert threading.active_count() == before
