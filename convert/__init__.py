@@ -4,7 +4,7 @@
 >>> model, report = convert.load("segformer.b0.512x512.ade.160k.pth")
 >>> convert.save(model, "back.pth", format="nvlabs")
 
-`python -m convert` does the same from the command line. `convert.bridge` copies between a Flax
+`flaxseg convert` does the same from the command line. `convert.bridge` copies between a Flax
 model and its PyTorch twin, `convert.parity` measures that both compute the same.
 """
 
@@ -19,6 +19,7 @@ from convert.load import Loaded as Loaded
 from convert.load import load as load
 from convert.load import recognise as recognise
 from convert.load import save as save
+from convert.opened import as_directory as as_directory
 from convert.recognise import Recognition as Recognition
 from convert.report import Report as Report
 from convert.start import start_from as start_from

@@ -1,20 +1,20 @@
-"""`python -m convert`: inspects, imports and exports checkpoints, and lists the known formats."""
+"""`flaxseg convert`: inspects, imports and exports checkpoints, and lists the known formats."""
 
-import argparse
 import dataclasses
 import importlib.util
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal
 
-import numpy as np
+import tyro
 
 from convert import onnx_file
 from convert.formats import FORMATS, TORCH_REF
 from convert.load import (
     NATIVE,
+    Native,
     check_values,
     load,
     read_native,
@@ -26,89 +26,158 @@ from convert.prefixes import unwrapped
 from convert.report import Report
 from convert.sources import Checkpoint, open_checkpoint
 from convert.verify import check_directory, torch_logits
-from flaxseg.cli import guarded
+from flaxseg.cli import guarded, parse
 from flaxseg.errors import CheckpointError, ConfigError
-from flaxseg.model_dir import Tensor, make_header, read_directory, write_directory
+from flaxseg.model_dir import Tensor, read_directory, write_directory
 from flaxseg.preprocess import Channels, Preprocess
 
-DTYPES = ("float32", "float16", "bfloat16")
+ABOUT = "Carries weights between flaxseg and published checkpoints."
+
+Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m convert") -> int:
     """Runs a command and returns its exit code: 0, or 2 after one line on standard error."""
-    options = _parser().parse_args(arguments)
-    return guarded(lambda: options.run(options))
+    return guarded(lambda: run(sys.argv[1:] if arguments is None else arguments, prog))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m convert", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def run(arguments: Sequence[str], prog: str) -> None:
+    """Runs a command.
 
-    inspect = commands.add_parser("inspect", help="show what a checkpoint holds")
-    inspect.add_argument("file", help="file, folder or hf:owner/name[@revision]")
-    _add_weights(inspect)
-    inspect.set_defaults(run=_inspect)
+    Raises:
+        FlaxsegError: what the user can mend.
+    """
+    parse(Command, arguments, prog, description=ABOUT)()
 
-    import_ = commands.add_parser("import", help="write a checkpoint as a model directory")
-    import_.add_argument("file", help="file, folder or hf:owner/name[@revision]")
-    import_.add_argument("out", type=Path, help="directory to write; must not exist")
-    import_.add_argument("--format", help="name of the layout; found out by default")
-    import_.add_argument("--model", help="name of the network; found out by default")
-    import_.add_argument("--num-classes", type=int, help="start classifiers for so many anew")
-    import_.add_argument(
-        "--inplace-abn", action="store_true", help="norms are InPlaceABN: scale by |weight| + 1e-5"
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Show what a checkpoint holds."""
+
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """File, folder or hf:owner/name[@revision]."""
+
+    weights: str | None = None
+    """Set of tensors to take, where the file holds several, such as ema_state_dict."""
+
+    def __call__(self) -> None:
+        """Prints it."""
+        _inspect(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What the file is; all of it is found out where the file tells."""
+
+    format: str | None = None
+    """Name of the layout."""
+
+    model: str | None = None
+    """Name of the network."""
+
+    weights: str | None = None
+    """Set of tensors to take, where the file holds several, such as ema_state_dict."""
+
+    inplace_abn: Flag = False
+    """Norms are InPlaceABN: scale by |weight| + 1e-5."""
+
+    plain_norms: Flag = False
+    """They are not, though the authors' CCNet has them."""
+
+    allow_nonfinite: Flag = False
+    """Import NaN and Inf too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """How the images that it was trained on were normalised; found out by default."""
+
+    mean: tuple[float, float, float] | None = None
+    """Mean of red, green and blue, 0 to 1."""
+
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of red, green and blue, 0 to 1."""
+
+    channels: Channels | None = None
+    """Order in which the network takes them."""
+
+    def told(self) -> dict[str, Any]:
+        """What the flags say of it, checked before a large file is read.
+
+        Raises:
+            ConfigError: a value that does not fit, by its flag.
+        """
+        told = {name: value for name, value in vars(self).items() if value is not None}
+        try:
+            Preprocess(**told)
+        except ConfigError as error:
+            raise ConfigError(f"--{error}") from None
+        return told
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """Write a checkpoint as a model directory."""
+
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """File, folder or hf:owner/name[@revision]."""
+
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Directory to write; must not exist."""
+
+    num_classes: int | None = None
+    """Start classifiers for so many anew."""
+
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the weights."""
+
+    verify: bool = dataclasses.field(
+        default_factory=lambda: importlib.util.find_spec("torch") is not None
     )
-    import_.add_argument(
-        "--plain-norms",
-        action="store_true",
-        help="they are not, though the authors' CCNet has them",
-    )
-    import_.add_argument("--allow-nonfinite", action="store_true", help="import NaN and Inf too")
-    import_.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights")
-    _add_weights(import_)
-    _add_preprocess(import_)
-    import_.add_argument(
-        "--verify",
-        action=argparse.BooleanOptionalAction,
-        default=importlib.util.find_spec("torch") is not None,
-        help="compare both frameworks on a random image first; needs torch",
-    )
-    import_.set_defaults(run=_import)
+    """Compare both frameworks on a random image first; needs torch."""
 
-    export = commands.add_parser("export", help="write a model directory in a published layout")
-    export.add_argument("directory", type=Path, help="what import or flaxseg.save wrote")
-    export.add_argument("file", type=Path, help="file to write; must not exist")
-    export.add_argument("--format", help="name of the layout, such as mmseg; not for .onnx")
-    export.add_argument(
-        "--plain-norms",
-        action="store_true",
-        help="write weights of norms as they are, though the authors' CCNet has InPlaceABN",
-    )
-    export.set_defaults(run=_export)
+    source: tyro.conf.OmitArgPrefixes[Source] = Source()
+    images: tyro.conf.OmitArgPrefixes[Images] = Images()
 
-    formats = commands.add_parser("formats", help="list the known layouts")
-    formats.set_defaults(run=_formats)
-    return parser
+    def __call__(self) -> None:
+        """Imports, and prints the report."""
+        _import(self)
 
 
-def _add_weights(parser: argparse.ArgumentParser) -> None:
-    help_ = "set of tensors to take, where the file holds several, such as ema_state_dict"
-    parser.add_argument("--weights", metavar="NAME", help=help_)
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a model directory in a published layout."""
+
+    directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIRECTORY")]
+    """What import or flaxseg.save wrote."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """File to write; must not exist."""
+
+    format: str | None = None
+    """Name of the layout, such as mmseg; not for .onnx."""
+
+    plain_norms: Flag = False
+    """Write weights of norms as they are, though the authors' CCNet has InPlaceABN."""
+
+    def __call__(self) -> None:
+        """Exports, and prints what was written."""
+        _export(self)
 
 
-def _add_preprocess(parser: argparse.ArgumentParser) -> None:
-    whose = "of the images that it was trained on, 0 to 1; found out by default"
-    for flag, what in (("--mean", "mean"), ("--std", "standard deviation")):
-        help_ = f"{what} of red, green and blue {whose}"
-        parser.add_argument(flag, nargs=3, type=float, metavar=("R", "G", "B"), help=help_)
-    parser.add_argument(
-        "--channels",
-        choices=get_args(Channels),
-        help="order in which the network takes them; found out by default",
-    )
+@dataclasses.dataclass(frozen=True)
+class Formats:
+    """List the known layouts."""
+
+    def __call__(self) -> None:
+        """Prints them."""
+        _formats()
 
 
-def _inspect(options: argparse.Namespace) -> None:
+Command: Any = Inspect | Import | Export | Formats
+
+
+def _inspect(options: Inspect) -> None:
     checkpoint = unwrapped(open_checkpoint(options.file, weights=options.weights))
     for line in _contents(checkpoint):
         print(line)
@@ -142,31 +211,18 @@ def _contents(checkpoint: Checkpoint) -> list[str]:
     return lines
 
 
-def _import(options: argparse.Namespace) -> None:
+def _import(options: Import) -> None:
     if options.out.exists():
         raise CheckpointError(f"{options.out} exists: choose another directory or remove it")
-    told = _told_preprocess(options)
+    told = options.images.told()
     arrays, report = read_native(
-        options.file,
-        format=options.format,
-        model=options.model,
-        num_classes=options.num_classes,
-        inplace_abn=options.inplace_abn,
-        plain_norms=options.plain_norms,
-        allow_nonfinite=options.allow_nonfinite,
-        weights=options.weights,
+        options.file, num_classes=options.num_classes, **vars(options.source)
     )
     report = _with_preprocess(report, told)
     print(report)
-    header = make_header(
-        report.config,
-        labels=report.labels,
-        preprocess=report.preprocess,
-        name=report.model_name,
-    )
-    weights = _cast(arrays, options.dtype)
+    header, weights = Native(arrays, report).stored(options.dtype)
     del arrays
-    if not options.verify or options.allow_nonfinite:
+    if not options.verify or options.source.allow_nonfinite:
         write_directory(options.out, header, weights)
     else:
         expected = torch_logits(report.config, weights)
@@ -180,25 +236,6 @@ def _import(options: argparse.Namespace) -> None:
     print(f"wrote      {options.out}")
 
 
-def _told_preprocess(options: argparse.Namespace) -> dict[str, Any]:
-    """What the flags say of it, checked before a large file is read.
-
-    Raises:
-        ConfigError: a value that does not fit, by its flag.
-    """
-    told = {
-        "mean": options.mean and tuple(options.mean),
-        "std": options.std and tuple(options.std),
-        "channels": options.channels,
-    }
-    told = {name: value for name, value in told.items() if value is not None}
-    try:
-        Preprocess(**told)
-    except ConfigError as error:
-        raise ConfigError(f"--{error}") from None
-    return told
-
-
 def _with_preprocess(report: Report, told: dict[str, Any]) -> Report:
     if not told:
         return report
@@ -207,24 +244,13 @@ def _with_preprocess(report: Report, told: dict[str, Any]) -> Report:
     return dataclasses.replace(report, preprocess=preprocess, assumed=assumed)
 
 
-def _cast(arrays: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
-    """The tensors in another dtype; those that have it are not touched."""
-    import ml_dtypes
-
-    target = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    return {
-        key: tensor if tensor.dtype == target else np.asarray(tensor).astype(target)
-        for key, tensor in arrays.items()
-    }
-
-
-def _export(options: argparse.Namespace) -> None:
+def _export(options: Export) -> None:
     if options.file.exists():
         raise CheckpointError(f"{options.file} exists: choose another name or remove it")
     if options.file.suffix == onnx_file.SUFFIX and options.format in (None, onnx_file.ONNX):
         return _export_onnx(options)
     if options.format is None:
-        raise ConfigError("--format says the layout to write: python -m convert formats")
+        raise ConfigError("--format says the layout to write: flaxseg convert formats")
     loaded = load(options.directory, format=NATIVE)
     plain = options.plain_norms or None
     for note in save(loaded, options.file, format=options.format, plain_norms=plain):
@@ -232,7 +258,7 @@ def _export(options: argparse.Namespace) -> None:
     print(f"wrote      {options.file}: {options.format} {loaded.report.model_name}")
 
 
-def _export_onnx(options: argparse.Namespace) -> None:
+def _export_onnx(options: Export) -> None:
     header, arrays = read_directory(options.directory)
     apart = onnx_file.write_onnx(
         options.file, header.config, arrays, labels=header.labels, preprocess=header.preprocess
@@ -241,7 +267,7 @@ def _export_onnx(options: argparse.Namespace) -> None:
     print(f"wrote      {options.file}: {onnx_file.ONNX} {header.name}")
 
 
-def _formats(options: argparse.Namespace) -> None:
+def _formats() -> None:
     print(f"{NATIVE:14} {'all':10} config.json and model.safetensors of flaxseg.save")
     print(f"{onnx_file.ONNX:14} {'all':10} to write only: export DIRECTORY FILE.onnx")
     for layout in (*FORMATS, *TORCH_REF):

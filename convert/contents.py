@@ -108,7 +108,7 @@ def choose(path: Path, content: Any, weights: str | None = None) -> Found:
     listed = [f"{found.name} ({len(found.tensors)} tensors)" for found in sets]
     more = [f"{len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
     raise CheckpointError(
-        f"{path} holds {problem} {', '.join(listed[:SHOWN] + more)}: python -m convert import "
+        f"{path} holds {problem} {', '.join(listed[:SHOWN] + more)}: flaxseg convert import "
         "--weights NAME (in Python weights=) takes one that is a whole network"
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from flax import nnx
 
@@ -26,12 +27,19 @@ from convert.prefixes import unwrapped
 from convert.recognise import Recognition, identify
 from convert.report import Report
 from convert.rules import Table
-from convert.sources import Checkpoint, open_checkpoint
+from convert.sources import Checkpoint, Place, locate, open_checkpoint
 from convert.strays import find_strays, layer_shapes
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.labels import LabelSet
-from flaxseg.model_dir import Header, Tensor, check_keys, is_model_directory, read_directory
+from flaxseg.model_dir import (
+    Header,
+    Tensor,
+    check_keys,
+    is_model_directory,
+    make_header,
+    read_directory,
+)
 from flaxseg.preprocess import Preprocess
 
 NATIVE = "native"
@@ -63,6 +71,21 @@ class Native(NamedTuple):
 
     arrays: dict[str, Tensor]
     report: Report
+
+    def stored(self, dtype: str = "float32") -> tuple[Header, dict[str, Tensor]]:
+        """What a model directory holds of it; tensors that have the dtype are not read yet."""
+        report = self.report
+        header = make_header(
+            report.config,
+            labels=report.labels,
+            preprocess=report.preprocess,
+            name=report.model_name,
+        )
+        target = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+        return header, {
+            key: tensor if tensor.dtype == target else np.asarray(tensor).astype(target)
+            for key, tensor in self.arrays.items()
+        }
 
 
 def recognise(path: str | os.PathLike) -> Recognition:
@@ -116,11 +139,12 @@ def load(
         CheckpointError: what is missing, broken, ambiguous or does not fit, by file and key.
         ConfigError: an unknown format or network, or norms of both kinds.
     """
-    if _is_native(path, format):
-        report = _native_report(path, read_directory(path)[0], model, num_classes)
-        return Loaded(native.load(path), report)
+    place = locate(path)
+    if _is_native(place, format):
+        report = _native_report(place, read_directory(place.path)[0], model, num_classes)
+        return Loaded(native.load(place.path), report)
     arrays, report = read_native(
-        path,
+        place,
         format=format,
         model=model,
         num_classes=num_classes,
@@ -134,7 +158,7 @@ def load(
 
 
 def read_native(
-    path: str | os.PathLike,
+    path: str | os.PathLike | Place,
     *,
     format: str | None = None,
     model: str | None = None,
@@ -147,13 +171,14 @@ def read_native(
     """Like `load`, without building the network: what the file has as it is is not read yet."""
     if inplace_abn and plain_norms:
         raise ConfigError("--inplace-abn and --plain-norms contradict each other: give one of them")
-    if _is_native(path, format):
-        header, stored = read_directory(path)
-        report = _native_report(path, header, model, num_classes)
-        check_keys(native.leaves(models.abstract_model(header.config)), stored, os.fspath(path))
+    place = locate(path)
+    if _is_native(place, format):
+        header, stored = read_directory(place.path)
+        report = _native_report(place, header, model, num_classes)
+        check_keys(native.leaves(models.abstract_model(header.config)), stored, place.name)
         check_values(stored, allow_nonfinite)
         return Native(plain_weights(stored) if inplace_abn else {**stored}, report)
-    checkpoint = open_checkpoint(path, weights=weights)
+    checkpoint = open_checkpoint(place, weights=weights)
     try:
         checkpoint = unwrapped(checkpoint)
         shapes = layer_shapes(checkpoint.arrays)
@@ -283,29 +308,30 @@ def check_values(arrays: Mapping[str, Tensor], allow_nonfinite: bool = False) ->
     if bad and not allow_nonfinite:
         raise CheckpointError(
             f"{len(bad)} tensors hold NaN or infinite values: {', '.join(bad[:10])}; the training "
-            "diverged or the file is damaged; --allow-nonfinite imports it all the same"
+            "diverged or the file is damaged; flaxseg convert import --allow-nonfinite imports it "
+            "all the same"
         )
 
 
-def _is_native(path: str | os.PathLike, format: str | None) -> bool:
-    return format == NATIVE or (format is None and is_model_directory(path))
+def _is_native(place: Place, format: str | None) -> bool:
+    return format == NATIVE or (format is None and is_model_directory(place.path))
 
 
 def _native_report(
-    path: str | os.PathLike, header: Header, model: str | None, num_classes: int | None
+    place: Place, header: Header, model: str | None, num_classes: int | None
 ) -> Report:
     """Of a model directory, if that is the network that was asked for."""
     config = header.config
     name = models.name_of(config)
     if model not in (None, name):
-        raise ConfigError(f"{path} holds {name}, not {model}: leave the network's name out")
+        raise ConfigError(f"{place.name} holds {name}, not {model}: leave the network's name out")
     if num_classes not in (None, config.num_classes):
         raise ConfigError(
-            f"{path} has {config.num_classes} classes, not {num_classes}: convert the file that it "
-            "was made from once more, with another number of classes"
+            f"{place.name} has {config.num_classes} classes, not {num_classes}: convert the file "
+            "that it was made from once more, with another number of classes"
         )
     return Report(
-        os.fspath(path),
+        place.name,
         NATIVE,
         "flaxseg.save",
         name,

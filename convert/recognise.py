@@ -91,7 +91,7 @@ def identify(
         names = (models.name_of(c.config) for c in (best, *equals))
         raise CheckpointError(
             f"the keys fit {', '.join(names)}, which differ in what no file tells, such as the "
-            "epsilon of their norms: say which one with --model"
+            "epsilon of their norms: flaxseg convert import --model says which one it is"
         )
     return Recognition(best.format, best.config, models.name_of(best.config), others)
 
@@ -124,7 +124,7 @@ def _likely(shapes: Mapping[str, Shape], formats: Iterable[Format]) -> list[tupl
     if best < LEAST_SHARE:
         listed = ", ".join(list(shapes)[:5])
         raise CheckpointError(
-            f"none of the known formats (python -m convert formats) has these keys: {listed}, ..."
+            f"none of the known formats (flaxseg convert formats) has these keys: {listed}, ..."
         )
     return [(f, names) for f, names in readings if _share(f, names, shapes) == best]
 

@@ -11,6 +11,9 @@ from flaxseg.preprocess import Preprocess
 SHOWN = 6
 """Keys that are listed one by one; of more only the number is told."""
 
+FEW = 3
+"""Class names in one line about a checkpoint."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -81,10 +84,26 @@ class Report:
         lines += [f"note       {note}" for note in self.notes]
         return "\n".join(lines)
 
+    def in_one_line(self) -> str:
+        """What the network and its images are, and all that was derived or assumed."""
+        named = self.labels.classes != LabelSet.generic(self.labels.num_classes).classes
+        classes = _classes(self.labels, FEW) if named else "not named by the file"
+        rows = {
+            "classes": f"{self.labels.num_classes} ({classes})",
+            "images": str(self.preprocess),
+            "licence": self.licence,
+            "other weights": self.others and f"{short_list(self.others)}: --weights chooses them",
+            "fresh": "".join(_listed(self.fresh)),
+            "assumed": "; ".join(self.assumed),
+            "note": "; ".join(self.notes),
+        }
+        told = [f"{name}: {value}" for name, value in rows.items() if value]
+        return "; ".join([f"{self.model_name} as {self.format} stores it", *told])
 
-def _classes(labels: LabelSet) -> str:
-    names = ", ".join(labels.classes[:SHOWN])
-    return names + (", ..." if labels.num_classes > SHOWN else "")
+
+def _classes(labels: LabelSet, shown: int = SHOWN) -> str:
+    names = ", ".join(labels.classes[:shown])
+    return names + (", ..." if labels.num_classes > shown else "")
 
 
 def _grouped(left_out: Mapping[str, str]) -> list[str]:

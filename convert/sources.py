@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from convert.io import Content, is_safetensors, read_content
 from flaxseg.errors import CheckpointError
@@ -48,20 +48,46 @@ class Checkpoint:
         return self.content.arrays
 
 
-def open_checkpoint(source: str | os.PathLike, *, weights: str | None = None) -> Checkpoint:
+class Place(NamedTuple):
+    """Where a checkpoint lies on this machine.
+
+    Attributes:
+        name: the place, as the user named it.
+        path: the file or folder; of a repository of the hub, its folder in the hub's own cache.
+    """
+
+    name: str
+    path: Path
+
+
+def locate(source: str | os.PathLike | Place) -> Place:
+    """Finds what a user has named, and fetches it from the hub where it lies there.
+
+    Args:
+        source: a file, a folder, or "hf:owner/name[@revision]" for a repository of the hub, which
+            comes from the local cache where it is there already; a place is returned as it is.
+
+    Raises:
+        CheckpointError: it cannot be fetched.
+    """
+    if isinstance(source, Place):
+        return source
+    name = os.fspath(source)
+    return Place(name, _download(name) if name.startswith(HUB) else Path(name))
+
+
+def open_checkpoint(source: str | os.PathLike | Place, *, weights: str | None = None) -> Checkpoint:
     """Reads a checkpoint from wherever it lies.
 
     Args:
         source: a file that `convert.read` takes, an index of several files (`*.index.json`), a
-            Hugging Face folder, or "hf:owner/name[@revision]" for a repository of the hub, which
-            comes from the local cache where it is there already.
+            Hugging Face folder, a repository of the hub as `locate` takes it, or what it gave.
         weights: name of the set of tensors, where a file holds several.
 
     Raises:
         CheckpointError: nothing is there, or it cannot be read.
     """
-    name = os.fspath(source)
-    path = _download(name) if name.startswith(HUB) else Path(name)
+    name, path = locate(source)
     file = _weights_in(path, name) if path.is_dir() else path
     content = _read_file(file, weights)
     if file.name not in FOLDER_FILES:
@@ -70,6 +96,25 @@ def open_checkpoint(source: str | os.PathLike, *, weights: str | None = None) ->
         _read_config(file.with_name(beside)) for beside in (CONFIG_FILE, PREPROCESSOR_FILE)
     )
     return Checkpoint(name, content, config, preprocessor)
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder has one of the files that a Hugging Face folder keeps its weights in."""
+    return any((folder / candidate).is_file() for candidate in FOLDER_FILES)
+
+
+def files_of(place: Place) -> list[Path]:
+    """The files that `open_checkpoint` reads, the one with the weights or their index first.
+
+    Raises:
+        CheckpointError: a folder without weights, or a damaged index.
+    """
+    name, path = place
+    file = _weights_in(path, name) if path.is_dir() else path
+    shards = dict.fromkeys(_shards(file).values())
+    beside = (CONFIG_FILE, PREPROCESSOR_FILE) if file.name in FOLDER_FILES else ()
+    files = (file.with_name(other) for other in (*shards, *beside))
+    return [file, *(other for other in files if other.is_file())]
 
 
 def _weights_in(folder: Path, name: str) -> Path:
@@ -96,27 +141,37 @@ def _read_json(path: Path) -> Any:
 
 
 def _read_file(path: Path, weights: str | None) -> Content:
+    shards = _shards(path)
+    return _join_shards(path, shards) if shards else read_content(path, weights=weights)
+
+
+def _shards(path: Path) -> dict[str, str]:
+    """Key -> name of the file beside it that has it, of an index; empty if it is none."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist or is no file")
     with open(path, "rb") as file:
         start = file.read(9)
     if not start.lstrip().startswith(b"{") or is_safetensors(start, path.stat().st_size):
-        return read_content(path, weights=weights)
+        return {}
     index = _read_json(path)
     shards = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
+    if (
+        not shards
+        or not isinstance(shards, dict)
+        or not all(isinstance(s, str) for s in shards.values())
+    ):
         raise CheckpointError(
             f"{path} is JSON text and has no entry 'weight_map' that names a file for each key: "
             "give the file with the weights"
         )
-    return _join_shards(path, shards)
+    outside = [name for name in shards.values() if Path(name).name != name]
+    if outside:
+        raise CheckpointError(f"{path} names {outside[0]}, which is no file beside it")
+    return shards
 
 
 def _join_shards(index: Path, shards: dict[str, str]) -> Content:
     """The tensors of all files, each from the file that the index names for it."""
-    outside = [name for name in shards.values() if Path(name).name != name]
-    if outside:
-        raise CheckpointError(f"{index} names {outside[0]}, which is no file beside it")
     contents = {name: read_content(index.parent / name) for name in dict.fromkeys(shards.values())}
     missing = [key for key, name in shards.items() if key not in contents[name].arrays]
     if missing:

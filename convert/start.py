@@ -22,7 +22,7 @@ from convert.prefixes import unwrapped
 from convert.recognise import encoders
 from convert.report import short_list
 from convert.reveal import reveal
-from convert.sources import Checkpoint, open_checkpoint
+from convert.sources import Checkpoint, locate, open_checkpoint
 from convert.strays import layer_shapes
 from flaxseg import models, native, ops
 from flaxseg.errors import CheckpointError
@@ -72,7 +72,8 @@ def start_from(source: str, config: models.Config) -> Start:
     Raises:
         CheckpointError: it cannot be read, or holds another network.
     """
-    opened = _read_directory(source) or open_checkpoint(source)
+    place = locate(source)
+    opened = _read_directory(place.path) or open_checkpoint(place)
     try:
         found = _read(opened, config) if isinstance(opened, Checkpoint) else opened
         found = found if found.encoder else _whole(found, config)
@@ -93,9 +94,9 @@ def start_from(source: str, config: models.Config) -> Start:
     return Start(kept, lines, found.preprocess)
 
 
-def _read_directory(source: str) -> _Found | None:
+def _read_directory(path: Path) -> _Found | None:
     """The network of a model directory or a work directory; None if it is neither."""
-    for directory in (Path(source), Path(source) / MODEL_FOLDER):
+    for directory in (path, path / MODEL_FOLDER):
         if is_model_directory(directory):
             header, arrays = read_directory(directory)
             lines = [f"format {NATIVE}, {header.name}"]

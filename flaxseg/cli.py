@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import io
 import json
@@ -9,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 # Each command imports what it needs when it runs: the list of commands need not wait for JAX.
 
 T = TypeVar("T")
+
+ModelArg = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+"""Where a command takes a model."""
 
 MEND = 2
 """Exit code of errors that the user can mend."""
@@ -96,9 +100,18 @@ def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
             print(
                 f"--recipe {config.recipe} starts from {start}; without --init from random numbers"
             )
-        # By name: nothing below this command knows the converters, which know all of flaxseg.
-        reader = importlib.import_module("convert").start_from if config.init else None
+        reader = _converters().start_from if config.init else None
         fit(config, reader=reader)
+
+
+def _converters(module: str = "convert") -> Any:
+    """The converters, by name: nothing below the commands knows them, who know all of flaxseg."""
+    return importlib.import_module(module)
+
+
+def _opened(model: str) -> Path:
+    """MODEL as a directory of ours; about a checkpoint of another kind one line is printed."""
+    return _converters().as_directory(model, say=print)
 
 
 def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "TrainConfig":
@@ -114,11 +127,13 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
     Raises:
         ConfigError: an unknown flag, or a value that does not fit.
     """
-    from flaxseg.training import RECIPES, TrainConfig
+    from flaxseg.training import RECIPES
+    from flaxseg.training.flags import parse_flags
 
     about = f"Train a segmentation network. Recipes: {', '.join(RECIPES)}."
     default = _train_defaults(args)
-    return _parse(TrainConfig, args, prog, default=default, description=about).validate()
+    parser = functools.partial(parse, args=args, prog=prog, description=about)
+    return parse_flags(parser, default).validate()
 
 
 def _train_defaults(args: Sequence[str]) -> "TrainConfig":
@@ -143,7 +158,7 @@ def plan(args: Sequence[str], prog: str = "flaxseg plan") -> None:
 
     # Without a value of its own a flag of the second dataclass is required, as it should be.
     default = PlanArgs(train=_train_defaults(args), topology=tyro.MISSING)
-    given = _parse(PlanArgs, args, prog, default=default)
+    given = parse(PlanArgs, args, prog, default=default)
     given.train.validate()
     given(Console())
 
@@ -152,7 +167,7 @@ def bench(args: Sequence[str], prog: str = "flaxseg bench") -> None:
     """Measure a network's speed, memory and compile time on the device at hand."""
     from flaxseg.bench.command import BenchArgs
 
-    _parse(BenchArgs, args, prog)(Console())
+    parse(BenchArgs, args, prog)(Console(), opened=_opened)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +180,7 @@ class RecipesArgs:
 
 def recipes(args: Sequence[str], prog: str = "flaxseg recipes") -> None:
     """List the recipes with their numbers."""
-    given = _parse(RecipesArgs, args, prog)
+    given = parse(RecipesArgs, args, prog)
     from flaxseg.training.recipes.table import recipes_table
 
     Console().print(recipes_table(given.model))
@@ -186,8 +201,9 @@ def groups(args: Sequence[str], prog: str = "flaxseg groups") -> None:
 class PredictArgs:
     """Segment photos: mask, colours and overlay of each, or what --write names."""
 
-    model: tyro.conf.Positional[Path]
-    """Work directory of a training run, or model directory."""
+    model: ModelArg
+    """Work directory of a training run, model directory, or any checkpoint that `flaxseg convert
+    formats` lists: file, folder or hf:owner/name[@revision]."""
 
     images: tyro.conf.Positional[tuple[str, ...]]
     """Photos, folders of photos, with their subfolders, or patterns such as 'photos/*.jpg'; - is
@@ -243,11 +259,11 @@ class PredictArgs:
 
 def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
     """Segment photos: index mask, coloured mask and overlay of each."""
-    given = _parse(PredictArgs, args, prog)
+    given = parse(PredictArgs, args, prog)
     from flaxseg.inference.files import predict_files
 
     files = predict_files(
-        given.model,
+        _opened(given.model),
         given.images,
         given.out,
         write=given.write,
@@ -271,7 +287,7 @@ def data(args: Sequence[str], prog: str = "flaxseg data") -> None:
     """Prepare, check or show a data set."""
     from flaxseg.data.commands import Command
 
-    _parse(Command, args, prog)()
+    parse(Command, args, prog)()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -326,8 +342,9 @@ class ViewArgs:
 class EvalArgs(ViewArgs):
     """Score a trained network on a split of its data set; None is as in the training run."""
 
-    path: tyro.conf.Positional[Path]
-    """Work directory of a training run, or model directory."""
+    path: ModelArg
+    """Work directory of a training run, model directory, or any checkpoint that `flaxseg convert
+    formats` lists: file, folder or hf:owner/name[@revision]."""
 
     metrics: tuple[str, ...] | None = None
     """Further scores: accuracy_of_all, micro_iou, micro_iou:CLASS, soft_iou, boundary_iou."""
@@ -339,8 +356,8 @@ class EvalArgs(ViewArgs):
 
 def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
     """Score a trained network on a split of its data set."""
-    options = dataclasses.asdict(_parse(EvalArgs, args, prog))
-    path, report = options.pop("path"), options.pop("report")
+    options = dataclasses.asdict(parse(EvalArgs, args, prog))
+    path, report = _opened(options.pop("path")), options.pop("report")
     if report is None:
         from flaxseg.inference.files import evaluate_dir
 
@@ -351,6 +368,11 @@ def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
         report_evaluation(path, report, **options, console=Console())
 
 
+def convert(args: Sequence[str], prog: str = "flaxseg convert") -> None:
+    """Inspect, import and export checkpoints of other programs."""
+    _converters("convert.__main__").run(args, prog)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareArgs(ViewArgs):
     """Compare two trained networks on the same pictures: what B gains, with 95 % intervals.
@@ -359,11 +381,11 @@ class CompareArgs(ViewArgs):
     at the pictures; None is as in the training run of each.
     """
 
-    a: tyro.conf.Positional[Path]
-    """Work directory of a training run, model directory, or folder that `flaxseg eval --report`
-    wrote, which needs neither model nor data."""
+    a: ModelArg
+    """Work directory of a training run, model directory, any checkpoint as of `flaxseg eval`, or
+    folder that `flaxseg eval --report` wrote, which needs neither model nor data."""
 
-    b: tyro.conf.Positional[Path]
+    b: ModelArg
     """Likewise."""
 
     report: Path | None = None
@@ -381,25 +403,28 @@ class CompareArgs(ViewArgs):
 
 def compare(args: Sequence[str], prog: str = "flaxseg compare") -> None:
     """Compare two trained networks on the same pictures."""
-    options = dataclasses.asdict(_parse(CompareArgs, args, prog))
-    from flaxseg.report import compare_models
+    options = dataclasses.asdict(parse(CompareArgs, args, prog))
+    from flaxseg.report import compare_models, is_report
 
-    compare_models(options.pop("a"), options.pop("b"), **options, console=Console())
+    sides = (options.pop(name) for name in ("a", "b"))
+    a, b = (Path(side) if is_report(side) else _opened(side) for side in sides)
+    compare_models(a, b, **options, console=Console())
 
 
 def export(args: Sequence[str], prog: str = "flaxseg export") -> None:
     """Write a network with its weights as one file that runs without flaxseg."""
     from flaxseg.export.command import ExportArgs
 
-    _parse(ExportArgs, args, prog)()
+    parse(ExportArgs, args, prog)(_opened)
 
 
 @dataclasses.dataclass(frozen=True)
 class InfoArgs:
     """Show what a model is: network, classes, sizes, costs, normalisation and origin."""
 
-    model: tyro.conf.Positional[Path]
-    """Work directory of a training run, or model directory."""
+    model: ModelArg
+    """Work directory of a training run, model directory, or any checkpoint that `flaxseg convert
+    formats` lists: file, folder or hf:owner/name[@revision]."""
 
     size: tuple[int, int] | None = None
     """Height and width of the picture for which FLOPs are counted, in pixels. None: the only one
@@ -411,10 +436,10 @@ class InfoArgs:
 
 def info(args: Sequence[str], prog: str = "flaxseg info") -> None:
     """Show what a model is: network, classes, sizes, costs, normalisation and origin."""
-    given = _parse(InfoArgs, args, prog)
+    given = parse(InfoArgs, args, prog)
     from flaxseg.info import print_info, read_info
 
-    found = read_info(given.model, given.size)
+    found = read_info(_opened(given.model), given.size)
     if given.json:
         print(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
     else:
@@ -431,7 +456,7 @@ class DoctorArgs:
 
 def doctor(args: Sequence[str], prog: str = "flaxseg doctor") -> int:
     """Look for what is wrong with the installation, and tell what to type against it."""
-    given = _parse(DoctorArgs, args, prog)
+    given = parse(DoctorArgs, args, prog)
     from flaxseg.doctor.command import examine
 
     return examine(Console(), clean=given.clean)
@@ -450,12 +475,19 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "doctor": doctor,
     "recipes": recipes,
     "groups": groups,
+    "convert": convert,
 }
 """What `flaxseg NAME` runs."""
 
 
-def _parse(target: type[T], args: Sequence[str], prog: str, **options: Any) -> T:
+def parse(target: type[T], args: Sequence[str], prog: str, **options: Any) -> T:
     """Reads a command line into a dataclass; `--help` prints and exits.
+
+    Args:
+        target: the dataclass, or a union of several for subcommands.
+        args: the arguments.
+        prog: name of the command in help texts.
+        **options: of `tyro.cli`.
 
     Raises:
         ConfigError: a malformed command line.

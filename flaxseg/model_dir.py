@@ -196,9 +196,7 @@ def write_directory(
                 f"{target} exists and is no model directory: choose another place"
             )
         _clear_up(target)
-        staging.mkdir(parents=True)
-        save_tensors(arrays, staging / WEIGHTS_FILE)
-        (staging / CONFIG_FILE).write_text(json.dumps(header.to_json(), indent=2) + "\n")
+        write_files(staging, header, arrays)
         if check:
             check(staging)
         if target.exists():
@@ -210,6 +208,17 @@ def write_directory(
         ) from None
     finally:
         _clear_up(target)
+
+
+def write_files(directory: Path, header: Header, arrays: Mapping[str, Tensor]) -> None:
+    """Writes a model directory that does not exist, in place and not at once.
+
+    Raises:
+        OSError: the disk is full or read-only.
+    """
+    directory.mkdir(parents=True)
+    save_tensors(arrays, directory / WEIGHTS_FILE)
+    (directory / CONFIG_FILE).write_text(json.dumps(header.to_json(), indent=2) + "\n")
 
 
 def save_tensors(arrays: Mapping[str, Tensor], path: Path) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,13 +24,16 @@ from flaxseg.inference.files import resolve_model_dir
 from flaxseg.model_dir import read_directory
 from flaxseg.ops import Precision
 from flaxseg.printed import in_bytes, in_milliseconds, print_line
-from flaxseg.training.config import parse_overrides
+from flaxseg.training.config import HUB, parse_overrides
 
 USUAL_SIZE = (512, 512)
 """Height and width for a network that takes any."""
 
 USUAL_PRECISION: dict[Mode, Precision] = {"infer": "highest", "train": "default"}
 """Of float32 products in `flaxseg predict` and `flaxseg train`."""
+
+
+Opener = Callable[[str], Path]
 
 
 class Measured(NamedTuple):
@@ -70,7 +73,8 @@ class BenchArgs:
     """
 
     model: tyro.conf.Positional[str]
-    """A network's name, a model directory, or the work directory of a training run."""
+    """A network's name, a model directory, the work directory of a training run, or any checkpoint
+    that `flaxseg convert formats` lists: file, folder or hf:owner/name[@revision]."""
 
     size: tuple[int, ...] = ()
     """Height and width of the images in pixels; one number for both. None given: those that the
@@ -101,14 +105,18 @@ class BenchArgs:
     json: Path | None = None
     """File to write the same numbers to."""
 
-    def __call__(self, console: Console) -> None:
+    def __call__(self, console: Console, *, opened: Opener = Path) -> None:
         """Measures and prints.
+
+        Args:
+            console: where to print.
+            opened: what makes a directory of ours of a checkpoint.
 
         Raises:
             FlaxsegError: settings that do not fit the network or the device.
         """
         self._check()
-        size, config = self._config()
+        size, config = self._config(opened)
         parameters = sum(x.size for x in jax.tree.leaves(_parameters(config)))
         height, width = size
         print_line(
@@ -137,9 +145,9 @@ class BenchArgs:
             given = " ".join(map(str, self.size))
             raise ConfigError(f"--size is {given}, it must be one number or two, at least 1")
 
-    def _config(self) -> tuple[tuple[int, int], models.Config]:
+    def _config(self, opened: Opener) -> tuple[tuple[int, int], models.Config]:
         """Height and width of the images, and the network for them."""
-        config = find_config(self.model)
+        config = find_config(self.model, opened)
         classes = {} if self.num_classes is None else {"num_classes": self.num_classes}
         config = models.override(config, parse_overrides(self.override) | classes)
         size = (self.size[0], self.size[-1]) if self.size else config.fixed_size or USUAL_SIZE
@@ -170,21 +178,22 @@ class BenchArgs:
         return Measured(precision, program.costs, samples, _ceilings(self.dtype, precision).product)
 
 
-def find_config(name: str) -> models.Config:
+def find_config(name: str, opened: Opener = Path) -> models.Config:
     """The configuration that a user means.
 
     Args:
         name: of a network, or path of a model directory or of a run's work directory.
+        opened: what makes one of these of the name of a checkpoint.
 
     Raises:
         FlaxsegError: it is none of them, or the directory is damaged.
     """
     if name in models.list_models():
         return models.get_config(name)
-    if not Path(name).exists():
+    if not Path(name).exists() and not name.startswith(HUB):
         near = did_you_mean(name, models.list_models())
-        raise ConfigError(f"{name!r} is neither the name of a network nor a folder{near}")
-    return read_directory(resolve_model_dir(name))[0].config
+        raise ConfigError(f"{name!r} is neither the name of a network nor a folder or file{near}")
+    return read_directory(resolve_model_dir(opened(name)))[0].config
 
 
 def _parameters(config: models.Config) -> nnx.State:

@@ -39,7 +39,12 @@ def fingerprint(root: pathlib.Path, files: Iterable[pathlib.Path], version: str)
     return digest.hexdigest()[:16]
 
 
-def prepare_once(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None]) -> pathlib.Path:
+def prepare_once(
+    directory: pathlib.Path,
+    prepare: Callable[[pathlib.Path], None],
+    *,
+    is_whole: Callable[[pathlib.Path], bool] = pathlib.Path.is_dir,
+) -> pathlib.Path:
     """Fills a directory, unless that has been done.
 
     `prepare` writes into a temporary neighbour that is renamed when complete, so a killed run
@@ -47,8 +52,10 @@ def prepare_once(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None
     and the others wait; where nothing can be locked all of them prepare, and one wins.
 
     Args:
-        directory: what to fill; its existence means that it is complete.
+        directory: what to fill.
         prepare: writes the content into the empty directory it is given.
+        is_whole: whether the directory is complete, as its existence alone means by default;
+            one that is not is filled anew.
 
     Returns:
         `directory`.
@@ -56,11 +63,12 @@ def prepare_once(directory: pathlib.Path, prepare: Callable[[pathlib.Path], None
     Raises:
         DataError: the cache cannot be written.
     """
-    if directory.is_dir():
+    if is_whole(directory):
         return directory
     try:
         with one_at_a_time(directory):
-            if not directory.is_dir():
+            if not is_whole(directory):
+                shutil.rmtree(directory, ignore_errors=True)
                 _fill(directory, prepare)
     except OSError as error:
         raise DataError(

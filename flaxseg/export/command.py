@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,9 @@ class ExportArgs:
     Before a file is kept its answers are compared with the model's.
     """
 
-    model: tyro.conf.Positional[Path]
-    """Work directory of a training run, or model directory."""
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Work directory of a training run, model directory, or any checkpoint that `flaxseg convert
+    formats` lists: file, folder or hf:owner/name[@revision]."""
 
     out: tyro.conf.Positional[Path]
     """File to write: NAME.stablehlo, for JAX on CPUs, GPUs and TPUs, or NAME.onnx."""
@@ -41,8 +43,11 @@ class ExportArgs:
     check: Path | None = None
     """Folder of photos to compare on. None: noise and drawn shapes. Of .stablehlo alone."""
 
-    def __call__(self) -> None:
+    def __call__(self, opened: Callable[[str], Path] = Path) -> None:
         """Writes the file, and says what it is.
+
+        Args:
+            opened: makes a directory of ours of what the user names.
 
         Raises:
             FlaxsegError: a name that does not fit, or a program that differs from the model.
@@ -57,7 +62,7 @@ class ExportArgs:
             raise ConfigError(f"{self.out} exists: choose another name or remove it")
         if not self.out.absolute().parent.is_dir():
             raise ConfigError(f"{self.out}: there is no folder {self.out.absolute().parent}")
-        directory = resolve_model_dir(self.model)
+        directory = resolve_model_dir(opened(self.model))
         header, arrays = read_directory(directory)
         writers[self.out.suffix](directory, header, arrays)
         print(f"wrote      {self.out}: {header.name}, {header.labels.num_classes} classes")

@@ -368,7 +368,7 @@ def evaluate_dir(
     if data is not None and data != settings.get("data"):
         settings = {"data": data}
     if "data" not in settings:
-        raise ConfigError(f"{path} does not say on which data it was trained: give --data NAME")
+        raise ConfigError("the model does not say on which data it was trained: give --data NAME")
     settings = _viewed(
         settings,
         eval_size=eval_size,

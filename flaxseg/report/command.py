@@ -60,6 +60,11 @@ def report_evaluation(
     return scores
 
 
+def is_report(path: Pathlike) -> bool:
+    """Whether `flaxseg eval --report` wrote this folder."""
+    return (Path(path) / PER_IMAGE_FILE).is_file()
+
+
 class Side(NamedTuple):
     """One of two models that are compared.
 
@@ -135,7 +140,7 @@ def _side(
     path: Pathlike, like: Mapping[str, Any] | None, console: Console | None, options: dict[str, Any]
 ) -> Side:
     folder = Path(path)
-    if (folder / PER_IMAGE_FILE).is_file():
+    if is_report(folder):
         about, labels = _read_about(folder / SCORES_FILE)
         if like is not None:
             check_views(like, about["settings"])

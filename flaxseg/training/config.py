@@ -22,11 +22,13 @@ from flaxseg.training.settings.loss import LossSettings, check_loss
 from flaxseg.training.settings.optimizer import OptimizerSettings
 from flaxseg.training.settings.run import RunSettings
 from flaxseg.training.settings.schedule import ScheduleSettings
+from flaxseg.training.settings.usual import UsualSettings
 
 HUB = "hf:"
 """In front of what `--init` names on the Hugging Face hub, which is no path."""
 
 GROUPS = (
+    UsualSettings,
     RunSettings,
     DataSettings,
     LossSettings,
@@ -51,6 +53,7 @@ class TrainConfig(
     LossSettings,
     DataSettings,
     RunSettings,
+    UsualSettings,
 ):
     """Settings of one training run; `recipes.make_config` fills them for a model and data set."""
 

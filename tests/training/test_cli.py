@@ -98,9 +98,9 @@ def test_help_shows_units_and_the_defaults_of_the_recipe(capsys):
             "fit",
             "unknown command 'fit': use one of train, plan, bench, data, predict",
         ),
-        ("predict {}/none photo.jpg", "is neither a model directory"),
-        ("eval {}/none", "is neither a model directory"),
-        ("predict", "PATH"),
+        ("predict {}/none photo.jpg", "w/none does not exist: give the work directory"),
+        ("eval {}/none", "w/none does not exist: give the work directory"),
+        ("predict", "MODEL"),
         ("train --data camvid --data-dir {0}/none --workdir {0}", "/w/none"),
     ],
 )

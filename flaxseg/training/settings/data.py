@@ -30,12 +30,6 @@ class DataSettings:
     """Most pixels that a photo may have; larger ones are refused before they fill the memory. 0 has
     no limit."""
 
-    batch_size: int = 8
-    """Images per optimiser step, over all devices together."""
-
-    image_size: tuple[int, int] = (64, 64)
-    """Height and width of the training images, in pixels."""
-
     resize: Literal["crop", "stretch"] = "crop"
     """How a picture becomes IMAGE_SIZE: a random crop, or the whole picture stretched."""
 
@@ -106,8 +100,6 @@ class DataSettings:
     LIMITS: ClassVar[dict[str, Limit]] = {
         "limit": at_least(1),
         "max_pixels": at_least(0),
-        "batch_size": at_least(1),
-        "image_size": SIZE,
         "scale": (lambda value: 0 < value[0] <= value[1] < math.inf, "MIN MAX with 0 < MIN <= MAX"),
         "base_size": SIZE,
         "cat_max_ratio": (lambda value: 0 < value <= 1, "above 0 and at most 1"),

@@ -16,9 +16,6 @@ class OptimizerSettings:
     optimizer: Literal["sgd", "adam", "adamw", "lamb", "lars"] = "sgd"
     """SGD with momentum, Adam, AdamW, or for very large batches LAMB and LARS."""
 
-    lr: float = 0.05
-    """Peak learning rate."""
-
     momentum: float = 0.9
     """Momentum of SGD and LARS, 0 to below 1; the others have none."""
 
@@ -53,7 +50,6 @@ class OptimizerSettings:
     ACCUMULATE images. BatchNorm normalises over each part by itself."""
 
     LIMITS: ClassVar[dict[str, Limit]] = {
-        "lr": POSITIVE,
         "momentum": _BELOW_ONE,
         "betas": (lambda pair: all(0 <= beta < 1 for beta in pair), "from 0 to below 1"),
         "weight_decay": at_least(0),

@@ -1,4 +1,4 @@
-"""What is trained, for how long, and what the run leaves behind."""
+"""How the run goes on, and what it leaves behind."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,39 +10,14 @@ from flaxseg.training.settings.limits import Limit, at_least
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """What is trained, for how long, and what the run leaves behind."""
-
-    model: str = "ccnet"
-    """Network, a name of `flaxseg.models.list_models()`."""
-
-    data: str = "shapes"
-    """Data set: ade20k, camvid, cityscapes, pets, "folder" for images and masks of one's own, or
-    "shapes", which is drawn on the fly and needs no files."""
-
-    data_dir: str | None = None
-    """Folder of the data set's files, as archives or extracted. None: downloaded, where the data
-    set has a public address."""
-
-    workdir: str | None = None
-    """Folder of everything the run writes; the same folder again resumes. None: runs/MODEL-DATA,
-    and -RECIPE unless that is the default."""
+    """How the run goes on, and what it leaves behind."""
 
     allow_changes: bool = False
     """Go on from the last checkpoint with other settings than the run had until then, such as more
     epochs or another learning rate; listed in history.jsonl."""
 
-    recipe: str = "default"
-    """Named set of defaults for all the other fields; flags override it."""
-
     config: str | None = None
     """YAML file of settings, one a line, such as "lr: 0.01". Flags beat it, it beats the recipe."""
-
-    init: str | None = None
-    """Checkpoint to start from, in any layout that `python -m convert formats` lists: file, folder,
-    hf:owner/name, or an encoder alone. None: random numbers."""
-
-    epochs: int = 10
-    """Length of the run, in passes over the training images."""
 
     steps: int | None = None
     """Length of the run, in optimiser steps, instead of epochs."""
@@ -80,7 +55,6 @@ class RunSettings:
     """Write samples.csv: the positions, in the training split, of the images of every step."""
 
     LIMITS: ClassVar[dict[str, Limit]] = {
-        "epochs": at_least(1),
         "steps": at_least(1),
         "log_every": at_least(1),
         "checkpoint_every": at_least(0),
@@ -89,10 +63,7 @@ class RunSettings:
     }
     FREE: ClassVar[frozenset[str]] = frozenset(
         {
-            "workdir",
             "allow_changes",
-            "data_dir",
-            "recipe",
             "config",
             "log_every",
             "checkpoint_every",
@@ -102,9 +73,4 @@ class RunSettings:
             "log_samples",
         }
     )
-    SCORED: ClassVar[frozenset[str]] = frozenset({"data"})
-    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {
-        "model": str,
-        "override": sorted,
-        "init": lambda path: path,
-    }
+    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {"override": sorted}

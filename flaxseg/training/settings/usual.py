@@ -1,0 +1,56 @@
+"""The settings that most runs name."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from flaxseg.training.settings.limits import POSITIVE, SIZE, Limit, at_least
+
+
+@dataclasses.dataclass(frozen=True)
+class UsualSettings:
+    """What most runs name."""
+
+    model: str = "ccnet"
+    """Network, a name of `flaxseg.models.list_models()`."""
+
+    data: str = "shapes"
+    """Data set: ade20k, camvid, cityscapes, pets, "folder" for images and masks of one's own, or
+    "shapes", which is drawn on the fly and needs no files."""
+
+    data_dir: str | None = None
+    """Folder of the data set's files, as archives or extracted. None: downloaded, where the data
+    set has a public address."""
+
+    recipe: str = "default"
+    """Named set of defaults for all the other fields; flags override it."""
+
+    workdir: str | None = None
+    """Folder of everything the run writes; the same folder again resumes. None: runs/MODEL-DATA,
+    and -RECIPE unless that is the default."""
+
+    init: str | None = None
+    """Checkpoint to start from, in any layout that `flaxseg convert formats` lists: file, folder,
+    hf:owner/name, or an encoder alone. None: random numbers."""
+
+    epochs: int = 10
+    """Length of the run, in passes over the training images."""
+
+    batch_size: int = 8
+    """Images per optimiser step, over all devices together."""
+
+    image_size: tuple[int, int] = (64, 64)
+    """Height and width of the training images, in pixels."""
+
+    lr: float = 0.05
+    """Peak learning rate."""
+
+    LIMITS: ClassVar[dict[str, Limit]] = {
+        "epochs": at_least(1),
+        "batch_size": at_least(1),
+        "image_size": SIZE,
+        "lr": POSITIVE,
+    }
+    FREE: ClassVar[frozenset[str]] = frozenset({"workdir", "data_dir", "recipe"})
+    SCORED: ClassVar[frozenset[str]] = frozenset({"data"})
+    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {"model": str, "init": lambda path: path}
