@@ -66,8 +66,8 @@ def imports(monkeypatch):
     return places
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.png")}
+def content(folder: Path, files: str = "*.*") -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob(files)}
 
 
 def test_predictions_are_those_of_an_import(file, imports, tmp_path, capsys):
@@ -87,9 +87,11 @@ def test_predictions_are_those_of_an_import(file, imports, tmp_path, capsys):
     assert convert_main(["import", str(file), str(tmp_path / "model"), "--no-verify"]) == 0
     capsys.readouterr()
     assert str(file) not in predict(tmp_path / "model", "by_hand")
-    expected = content(tmp_path / "by_hand")
+    first, second, expected = (
+        content(tmp_path / out, "*.png") for out in ("first", "second", "by_hand")
+    )
     assert len(expected) == 3
-    assert content(tmp_path / "first") == content(tmp_path / "second") == expected
+    assert first == second == expected
 
 
 def test_every_command_takes_it(file, model, capsys):
