@@ -16,6 +16,9 @@ from jax import numpy as jnp
 from flaxseg.ops.precision import current_precision
 from flaxseg.ops.product import product
 
+AMPERE = 8.0
+"""Compute capability of the first GPUs on which cuDNN has this attention."""
+
 
 def attention(
     query: jax.Array, key: jax.Array, value: jax.Array, counts: jax.Array | None = None
@@ -98,7 +101,7 @@ def _cudnn_form(query: tuple[int, ...], key: tuple[int, ...], dtype: jnp.dtype) 
     JAX asks the cuDNN at hand while it traces, so that a program for GPUs that is made on a machine
     without one has the formula instead.
     """
-    if dtype not in (jnp.bfloat16, jnp.float16):
+    if dtype not in (jnp.bfloat16, jnp.float16) or not _gpus_are_new_enough():
         return None
     q, kv = (jax.ShapeDtypeStruct(shape, dtype) for shape in (query, key))
     for form in (_cudnn, _cudnn_odd):
@@ -108,6 +111,15 @@ def _cudnn_form(query: tuple[int, ...], key: tuple[int, ...], dtype: jnp.dtype) 
             continue
         return form
     return None
+
+
+def _gpus_are_new_enough() -> bool:
+    """Whether there are NVIDIA GPUs here, all of them Ampere or later: cuDNN asks for that."""
+    try:
+        gpus = jax.local_devices(backend="cuda")
+    except RuntimeError:
+        return False
+    return all(float(getattr(gpu, "compute_capability", 0)) >= AMPERE for gpu in gpus)
 
 
 def _cudnn(query: jax.Array, key: jax.Array, value: jax.Array, **lengths: jax.Array) -> jax.Array:

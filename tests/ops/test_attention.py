@@ -1,4 +1,5 @@
 import importlib
+import types
 
 import jax
 import numpy as np
@@ -87,6 +88,8 @@ def cudnn(monkeypatch):
         return library(query, key, value, implementation="xla", **lengths)
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
+    gpus = [types.SimpleNamespace(compute_capability="9.0")]
+    monkeypatch.setattr(jax, "local_devices", lambda backend: gpus)
     attention_file._cudnn_form.cache_clear()
     yield given
     attention_file._cudnn_form.cache_clear()
@@ -119,6 +122,14 @@ def test_cudnn_is_only_in_programs_for_gpus_and_only_for_16_bits(cudnn):
     assert on_cpu != on_gpu
     wide = [x.astype(jnp.float32) for x in arrays]
     assert "platform_index" not in str(jax.make_jaxpr(ops.attention)(*wide))
+
+
+@pytest.mark.parametrize(("capability", "fused"), [("7.5", False), ("8.0", True), ("12.0", True)])
+def test_old_gpus_have_the_formula_alone(cudnn, monkeypatch, capability, fused):
+    gpus = [types.SimpleNamespace(compute_capability=capability)]
+    monkeypatch.setattr(jax, "local_devices", lambda backend: gpus)
+    form = attention_file._cudnn_form((1, 2, 4, 8), (1, 2, 4, 8), jnp.dtype("bfloat16"))
+    assert (form is not None) == fused
 
 
 def test_without_cudnn_there_is_the_formula_alone():
