@@ -52,6 +52,10 @@ class LabelSet:
                     f"label set {self.name!r} gives {name!r} the colour {color}: it must be three "
                     "numbers from 0 to 255"
                 )
+        # Lists and arrays are taken, too; what is kept can be compared and written as JSON.
+        colors = tuple(tuple(int(part) for part in color) for color in self.palette)
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "palette", colors)
 
     @property
     def num_classes(self) -> int:

@@ -1,3 +1,6 @@
+import json
+
+import numpy as np
 import pytest
 
 from flaxseg.errors import ConfigError
@@ -7,6 +10,12 @@ from flaxseg.labels import LabelSet
 def test_survives_json():
     labels = LabelSet("two", ("a", "b"), ((0, 0, 0), (255, 128, 0)))
     assert LabelSet.from_json(labels.to_json()) == labels
+
+
+def test_arrays_and_lists_are_the_same_label_set():
+    given = LabelSet("x", ["a", "b"], np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
+    assert given == LabelSet("x", ("a", "b"), ((1, 2, 3), (4, 5, 6)))
+    json.dumps(given.to_json())
 
 
 @pytest.mark.parametrize("num_classes", [1, 21, 150, 255])
