@@ -14,14 +14,12 @@ from pathlib import Path
 import flaxseg
 from convert.load import read_native
 from convert.sources import HUB, Place, files_of, holds_weights, locate
-from flaxseg.data.cache import cache_root, fingerprint, prepare_once
+from flaxseg.caches import IMPORTED, cache_root
+from flaxseg.data.cache import fingerprint, prepare_once
 from flaxseg.errors import CheckpointError
 from flaxseg.files import replace_text
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE, is_model_directory, write_files
-
-CACHE_FOLDER = "models"
-"""Where imported checkpoints lie in the cache."""
 
 NOTE_FILE = "import.json"
 """Beside an imported model directory: what the checkpoint was recognised as, and the digests of
@@ -49,7 +47,7 @@ def as_directory(source: str | os.PathLike, *, say: Callable[[str], None] | None
     place = locate(source)
     if _is_ours(place):
         return place.path
-    entry = cache_root() / CACHE_FOLDER / _key(place)
+    entry = cache_root() / IMPORTED / _key(place)
     prepare_once(entry, lambda folder: _import(place, folder), is_whole=_is_whole)
     if say is not None:
         say(f"{place.name}: {json.loads((entry / NOTE_FILE).read_text('utf-8'))['recognised']}")

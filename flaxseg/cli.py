@@ -451,7 +451,8 @@ class DoctorArgs:
     """Look for what is wrong with the installation, and tell what to type against it."""
 
     clean: bool = False
-    """Remove compiled programs and prepared data from the cache. No run should be at work."""
+    """Remove compiled programs, imported models and prepared data from the cache. No run should be
+    at work."""
 
 
 def doctor(args: Sequence[str], prog: str = "flaxseg doctor") -> int:

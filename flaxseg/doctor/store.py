@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from flaxseg.caches import DOWNLOADS, PROGRAMS, cache_root
+from flaxseg.caches import DOWNLOADS, IMPORTED, PROGRAMS, cache_root
 from flaxseg.doctor.section import Finding, Section
 from flaxseg.printed import in_bytes
 
@@ -16,6 +16,10 @@ _PROGRAM = re.compile(r".+-[0-9a-f]{64}-(cache|atime)")
 
 _PREPARED = re.compile(r".+-[0-9a-f]{8}-[0-9a-f]{16}(-skip)?")
 """How prepared data are called: what they are made of, its place, its content."""
+
+
+_IMPORT = re.compile(r"[0-9a-f]{32}")
+"""How a model directory made of another checkpoint is called: by that one's content."""
 
 
 class Store(NamedTuple):
@@ -41,17 +45,19 @@ class Store(NamedTuple):
 
 def find_stores(root: Path) -> list[Store]:
     """What flaxseg has written to a cache; files of others are passed over."""
-    programs, downloads = root / PROGRAMS, root / DOWNLOADS
+    programs, downloads, imported = (root / name for name in (PROGRAMS, DOWNLOADS, IMPORTED))
     prepared = [
         path
         for kind in _entries(root)
-        if kind.is_dir() and kind not in (programs, downloads)
+        if kind.is_dir() and kind not in (programs, downloads, imported)
         for path in _entries(kind)
         if path.is_dir() and _PREPARED.fullmatch(path.name)
     ]
     compiled = [path for path in _entries(programs) if _PROGRAM.fullmatch(path.name)]
+    models = [path for path in _entries(imported) if _IMPORT.fullmatch(path.name)]
     return [
         Store("compiled programs", programs, compiled),
+        Store("imported models", imported, models),
         Store("prepared data", root, prepared),
         Store("downloads", downloads, list(_entries(downloads)), kept=True),
     ]

@@ -128,7 +128,14 @@ def test_cleaning_removes_what_flaxseg_has_written_and_nothing_else(tmp_path, mo
     digest, key = "0123456789abcdef" * 4, "01234567-0123456789abcdef"
     ours = [f"xla/jit_step-{digest}-cache", f"camvid/CamVid-{key}/index.json"]
     ours += [f"coco/a-{key}-skip/1.png", f"xla/jit_step-{digest}-atime"]
-    theirs = ["xla/notes.txt", "camvid/CamVid/0001.png", "mine.txt", f"downloads/a-{key}/a.zip"]
+    ours += [f"models/{digest[:32]}/model/config.json"]
+    theirs = [
+        "xla/notes.txt",
+        "models/mine.txt",
+        "camvid/CamVid/0001.png",
+        "mine.txt",
+        f"downloads/a-{key}/a.zip",
+    ]
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "photo.jpg").write_bytes(bytes(5))
@@ -139,7 +146,7 @@ def test_cleaning_removes_what_flaxseg_has_written_and_nothing_else(tmp_path, mo
     (tmp_path / "cache" / "camvid" / f"link-{key}").symlink_to(outside)
     monkeypatch.setenv("FLAXSEG_CACHE", str(tmp_path / "cache"))
     counts = [len(store.paths) for store in find_stores(tmp_path / "cache")]
-    assert counts == [2, 2, 1]
+    assert counts == [2, 1, 2, 1]
     main(["doctor"])
     assert re.search(rf"compiled programs +6000 B +{tmp_path}", capsys.readouterr().out)
     assert all((tmp_path / "cache" / name).is_file() for name in ours + theirs)
