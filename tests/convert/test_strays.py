@@ -118,7 +118,7 @@ def test_networks_that_keys_do_not_tell_apart_stay_ambiguous(tmp_path):
     model = native.fill(models.abstract_model(config), random_state(config, 0))
     state = convert.load_format("torch_ref", "segformer").export_state(model)
     convert.write(tmp_path / "x.pth", {**state, "criterion.weight": floats(5)})
-    with pytest.raises(CheckpointError, match="say which one with --model"):
+    with pytest.raises(CheckpointError, match="--model says which one it is"):
         convert.load(tmp_path / "x.pth")
     name = "segformer_b0"
     assert "criterion.weight" in convert.load(tmp_path / "x.pth", model=name).report.left_out
