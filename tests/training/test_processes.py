@@ -142,7 +142,7 @@ def test_two_processes_train_and_stop_together(config, both, quiet, tmp_path):
 def test_an_error_of_one_process_ends_both(config, both):
     codes, _, errors = both(config, dataclasses.replace(config, lr=0.125, limit=31))
     assert codes == [2, 2], errors
-    reason = "all processes need the same settings: --lr is 0.0004 in process 0, 0.125 here; --limit"
+    reason = "all processes need the same settings: --lr is 0.0004 in process 0, 0.125 here"
     assert f"error: process 1: {reason}" in errors[1]
     assert f"error: process 0 ends as process 1 failed: {reason}" in errors[0]
     assert not config.directory.exists()
