@@ -310,7 +310,7 @@ def main() -> None:
     torch.set_num_threads(threads())
     with without_cache():
         run = measure_all(options)
-    for made in speed_page.regions({"here": run}).values():
+    for made in speed_page.tables({"here": run}).values():
         print(f"\n{made}")
 
 

@@ -36,9 +36,13 @@ def _stored(folder: Path) -> dict[str, Run]:
 
 def regions(runs: Mapping[str, Run], races: Mapping[str, Run]) -> dict[str, str]:
     """What stands in each region of the page, of the runs of `speed.py` and `forms.py`."""
-    tables = {"machines": machine, "speed": speed, "programs": programs, "scaling": scaling}
-    made = {name: _each(table, runs) for name, table in tables.items()}
-    return made | {"forms": _each(forms, races)}
+    return tables(runs) | {"forms": _each(forms, races)}
+
+
+def tables(runs: Mapping[str, Run]) -> dict[str, str]:
+    """The tables of runs of `speed.py`, by their regions."""
+    made = {"machines": machine, "speed": speed, "programs": programs, "scaling": scaling}
+    return {name: _each(table, runs) for name, table in made.items()}
 
 
 def _each(table: Callable[[Run], str], runs: Mapping[str, Run]) -> str:
