@@ -144,10 +144,8 @@ def _dense(batch: int, side: int, channels: int, dilation: int) -> Iterator[Race
         forms["plain one on sub-grids"] = functools.partial(_on_sub_grids, dilation)
     shape = f"{batch}×{side}²×{channels} to {channels}" + f", dilation {dilation}" * (dilation > 1)
     *before, last = _passes("3×3", shape, forms, x, weight)
-    products = {
-        "product of gathered pixels": _gathered(window),
-    }
-    yield from (*before, last._replace(forms={**last.forms, **products}))
+    gathered = {"product of gathered pixels": _gathered(window)}
+    yield from (*before, last._replace(forms={**last.forms, **gathered}))
 
 
 def _own_and_plain(window: Window) -> dict[str, Form]:

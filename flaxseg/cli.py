@@ -415,7 +415,10 @@ def export(args: Sequence[str], prog: str = "flaxseg export") -> None:
     """Write a network with its weights as one file that runs without flaxseg."""
     from flaxseg.export.command import ExportArgs
 
-    parse(ExportArgs, args, prog)(_opened)
+    def write_onnx(*args: Any, **options: Any) -> float:
+        return _converters("convert.onnx_file").write_onnx(*args, **options)
+
+    parse(ExportArgs, args, prog)(_opened, write_onnx)
 
 
 @dataclasses.dataclass(frozen=True)

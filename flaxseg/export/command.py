@@ -1,7 +1,7 @@
 """`flaxseg export`."""
 
 import dataclasses
-import importlib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,16 +43,20 @@ class ExportArgs:
     check: Path | None = None
     """Folder of photos to compare on. None: noise and drawn shapes. Of .stablehlo alone."""
 
-    def __call__(self, opened: Callable[[str], Path] = Path) -> None:
+    def __call__(self, opened: Callable[[str], Path], write_onnx: Callable[..., float]) -> None:
         """Writes the file, and says what it is.
 
         Args:
             opened: makes a directory of ours of what the user names.
+            write_onnx: writes an .onnx file, as `convert.onnx_file.write_onnx`.
 
         Raises:
             FlaxsegError: a name that does not fit, or a program that differs from the model.
         """
-        writers = {SUFFIX: self._write_stablehlo, ONNX_SUFFIX: self._write_onnx}
+        writers = {
+            SUFFIX: self._write_stablehlo,
+            ONNX_SUFFIX: functools.partial(self._write_onnx, write_onnx),
+        }
         if self.out.suffix not in writers:
             raise ConfigError(
                 f"{self.out} ends in {self.out.suffix or 'nothing'!r}: give it a name that ends in "
@@ -79,12 +83,12 @@ class ExportArgs:
         print(f"takes      any number of pictures of {size[0]} x {size[1]} pixels{told}")
         print(f"verified   {agreement} of {agreement.pictures} pictures")
 
-    def _write_onnx(self, _: Path, header: Header, arrays: Any) -> None:
+    def _write_onnx(
+        self, write: Callable[..., float], _: Path, header: Header, arrays: Any
+    ) -> None:
         given = {"--with": self.steps, "--size": self.size, "--check": self.check}
         for flag in (flag for flag, value in given.items() if value):
             raise ConfigError(f"{flag} is for {SUFFIX} files, not for {self.out}: leave it out")
-        # By name: nothing in flaxseg knows the converters, which know all of flaxseg.
-        write = importlib.import_module("convert.onnx_file").write_onnx
         told = {"labels": header.labels, "preprocess": header.preprocess}
         apart = write(self.out, header.config, arrays, **told)
         print(f"verified   onnxruntime and Flax differ by {apart:.1e} of the largest logit")
