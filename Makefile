@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types suite newest parity peers format clean
+.PHONY: train test lint types suite newest parity peers dist format clean
 
 train: $(VENV)/.train
 	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128 \
@@ -43,6 +43,13 @@ peers: $(VENV)/.peers
 # Prints how far each network is from its PyTorch twin, and fails beyond the bounds.
 parity: $(VENV)/.test
 	$(BIN)/python -m convert.parity
+
+# The wheel and the source archive in dist/, as an index would take them.
+dist: $(VENV)/.test
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	$(PIP) twine
+	$(BIN)/twine check --strict dist/*
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
