@@ -249,6 +249,17 @@ class PredictArgs:
     stride: tuple[int, int] | None = None
     """Rows and columns from one window to the next, in pixels. None: two thirds of the window."""
 
+    scales: tuple[float, ...] = (1.0,)
+    """Scales at which the network looks at a photo, such as 0.5 1 1.5; their probabilities are
+    averaged."""
+
+    flip: bool = False
+    """Look at the mirrored photo, too, at each scale, and average."""
+
+    batch_size: int | None = None
+    """Photos of like size, or windows, that the network sees at a time. None: what makes two
+    million pixels on each device, as 8 of 512 x 512."""
+
     max_pixels: int = MAX_PIXELS
     """Largest area of a photo, in pixels; larger ones are left out. 0 has no limit."""
 
@@ -276,6 +287,9 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
         max_side=given.max_side,
         window=given.window,
         stride=given.stride,
+        scales=given.scales,
+        flip=given.flip,
+        batch_size=given.batch_size,
         max_pixels=given.max_pixels,
         matmul_precision=given.matmul_precision,
         console=Console(),

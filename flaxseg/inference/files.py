@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 
@@ -33,12 +35,14 @@ from flaxseg.inference.summaries import (
     write_coco,
     write_summary,
 )
+from flaxseg.inference.views import PLAIN, Views
 from flaxseg.inference.windows import Size, Windows, make_windows
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
 from flaxseg.ops import Precision
 from flaxseg.pictures.kinds import USUAL
 from flaxseg.pictures.open import MAX_PIXELS, check_max_pixels
+from flaxseg.sharding import make_mesh
 
 Pathlike = str | os.PathLike[str]
 T = TypeVar("T")
@@ -99,6 +103,9 @@ def predict_files(
     max_side: int | None = 2048,
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
+    scales: Sequence[float] = PLAIN.scales,
+    flip: bool = False,
+    batch_size: int | None = None,
     max_pixels: int = MAX_PIXELS,
     matmul_precision: Precision = "highest",
     console: Console | None = None,
@@ -114,7 +121,8 @@ def predict_files(
     need be keep the suffix. `summary.csv` has a row, and `coco.json` the regions, of each photo.
 
     Photos are read ahead of the network and written behind it, a few at a time, so that their
-    number takes no memory. Those that cannot be read are told of, and the others are written
+    number takes no memory; those of like size go through it together, on all devices of this
+    process. Those that cannot be read are told of, and the others are written
     nevertheless. What an earlier run with the same model and settings wrote is not done again.
 
     Args:
@@ -139,6 +147,11 @@ def predict_files(
         window: height and width in pixels of the windows through which the network looks at a
             photo. None: as in the evaluations of the training run, if `model_dir` is one.
         stride: rows and columns from one window to the next; None: two thirds of the window.
+        scales: of the size at which the network sees a photo otherwise; with several, or `flip`,
+            probabilities are averaged.
+        flip: the network looks at the mirrored photo, too.
+        batch_size: photos, or windows, that the network sees at a time. None: what makes two
+            million pixels on each device, as eight of 512 x 512.
         max_pixels: the largest area of a photo that is read; 0 has no limit.
         matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
         console: where to show the progress, what is assumed about photos, what is shrunk and what
@@ -150,7 +163,7 @@ def predict_files(
     Raises:
         CheckpointError: there is no such model.
         ConfigError: `write`, `min_confidence`, `out_size`, `alpha`, `multiple`, `size`, `max_side`,
-            `window`, `stride` or `max_pixels` does not fit.
+            `window`, `stride`, `scales`, `batch_size` or `max_pixels` does not fit.
         DataError: no photo is given or found, or `out` cannot be written to, or holds predictions
             of another model or with other settings; or, when all others are written, photos cannot
             be read.
@@ -161,18 +174,24 @@ def predict_files(
     _check_out_size(out_size)
     check_max_pixels(max_pixels)
     model_folder = resolve_model_dir(model_dir)
+    views = Views(tuple(scales), flip)
     loaded = native.load_with_meta(model_folder, matmul_precision=matmul_precision)
     settings = _settings(Path(model_dir))
+    inputs = find_inputs(images, out)
+    windows = _windows(settings, window, stride)
     predictor = Predictor(
         loaded.model,
         loaded.labels,
         loaded.preprocess,
         multiple=multiple,
-        windows=_windows(settings, window, stride),
+        windows=windows,
         canvases=_canvases(settings, size, max_side),
+        views=views,
+        batch_size=batch_size,
+        photos=len(inputs.photos),
+        mesh=_own_devices(None if windows else len(inputs.photos)),
     )
     predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
-    inputs = find_inputs(images, out)
     endings = [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
     targets = output_files(inputs.photos, out, endings)
     make_folder(out)
@@ -185,6 +204,7 @@ def predict_files(
         "--max-side": max_side,
         "--window": window,
         "--stride": stride,
+        **({} if views == PLAIN else {"--scales": views.scales, "--flip": flip}),
         "--matmul-precision": matmul_precision,
         "the training run's view": {name: settings.get(name) for name in _VIEW},
     }
@@ -235,7 +255,8 @@ def _run(
 ) -> list[str]:
     """Takes all photos through; returns what is wrong with those that cannot be used."""
     problems: list[str] = []
-    with contextlib.closing(pipeline(jobs, task.read, task.start, task.write)) as outcomes:
+    steps = pipeline(jobs, task.read, task.start, task.write, task.batching)
+    with contextlib.closing(steps) as outcomes:
         for _, outcome in _tracked(outcomes, "predicting", console, len(jobs)):
             if isinstance(outcome, DataError):
                 problems.append(" ".join(str(outcome).split()))
@@ -257,22 +278,29 @@ def _write_about(
     return files
 
 
-def _sizes_of(
-    settings: dict[str, Any], size: tuple[int, int] | None
-) -> Callable[[tuple[int, int]], tuple[int, int] | None]:
-    """From a photo's size to the one that is asked for, or at which the run saw such pictures."""
+def _sizes_of(settings: dict[str, Any], size: Size | None) -> Callable[[Size, float], Size] | None:
+    """From a photo's size and a scale to the size at which it is to be seen, if that is another."""
     transform = _eval_transform(settings)
-    if size is not None or transform == EvalTransform(interpolation=transform.interpolation):
-        return lambda own: size
+    if size is not None:
+        return EvalTransform(size).seen_size
+    if transform == EvalTransform(interpolation=transform.interpolation):
+        return None
     return transform.seen_size
+
+
+def _own_devices(most: int | None) -> Mesh | None:
+    """A mesh of the devices of this process, or of some; None for a single one."""
+    devices = jax.local_devices()[:most]
+    return make_mesh(devices) if len(devices) > 1 else None
 
 
 def _canvases(
     settings: dict[str, Any], size: Size | None = None, max_side: int | None = None
 ) -> Canvases:
-    """Sizes on which pictures fit, whatever theirs; none where all are stretched to one."""
-    if size is not None or settings.get("eval_size") is not None:
-        return Canvases(())
+    """Sizes on which pictures fit, whatever theirs."""
+    size = size or settings.get("eval_size")
+    if size is not None:
+        return Canvases((size,))
     base, multiple = settings.get("eval_base_size"), settings.get("eval_multiple", 1)
     return Canvases.seen(base, multiple, max_side or USUAL_SIDE)
 

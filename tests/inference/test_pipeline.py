@@ -27,10 +27,10 @@ class Shop:
         self.threads["read"] = threading.current_thread()
         return f"content {item}"
 
-    def start(self, item, content):
-        assert content == f"content {item}"
+    def start(self, batch):
+        assert all(content == f"content {item}" for item, content in batch)
         self.threads["start"] = threading.current_thread()
-        return item
+        return [item for item, _ in batch]
 
     def write(self, started):
         self.threads["write"] = threading.current_thread()
@@ -48,7 +48,7 @@ def test_all_items_go_through_and_few_are_alive(alive):
             yield item
 
     good, bad = [], {}
-    for item, outcome in pipeline(items(), shop.read, shop.start, shop.write, alive):
+    for item, outcome in pipeline(items(), shop.read, shop.start, shop.write, alive=alive):
         assert len(drawn) - len(good) - len(bad) <= alive
         if isinstance(outcome, DataError):
             bad[item] = str(outcome)
@@ -70,11 +70,13 @@ def test_reading_goes_on_while_the_device_works_and_stops_at_the_bound():
         ahead.release()
         return content
 
-    def start(item, content):
-        if item == 0:  # waits for all that may be read besides, and would wait in vain for more
+    def start(batch):
+        if (
+            batch[0][0] == 0
+        ):  # waits for all that may be read besides, and would wait in vain for more
             assert all(ahead.acquire(timeout=60) for _ in range(3))
             assert not ahead.acquire(timeout=0.2)
-        return item
+        return [item for item, _ in batch]
 
     items = [item for item in range(20) if item % 7 != 3]
     outcomes = list(pipeline(items, read, start, shop.write, alive=3))
@@ -87,7 +89,8 @@ def test_an_end_in_the_middle_is_passed_on_and_leaves_no_thread(step):
 
     def failing(name):
         def run(*args):
-            if step == name and args[0] == 2:
+            item = args[0][0][0] if name == "start" else args[0]
+            if step == name and item == 2:
                 raise KeyboardInterrupt
             return getattr(shop, name)(*args)
 

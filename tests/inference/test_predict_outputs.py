@@ -19,6 +19,7 @@ from flaxseg.errors import ConfigError, DataError
 from flaxseg.inference import Predictor, predict_files, read_image
 from flaxseg.inference.inputs import find_inputs
 from flaxseg.inference.pixels import Pixels
+from flaxseg.inference.predict import Prepared
 
 KINDS = ("mask", "color", "overlay", "confidence", "probabilities", "coco")
 LIMIT = 0.22
@@ -126,11 +127,20 @@ def network(monkeypatch):
     """Takes the place of the network: the red of each pixel is its class and its confidence."""
     calls = []
 
-    def start(self, image, *, out_size, detail, **_):
-        calls.append((image.shape[:2], out_size, detail))
-        red = np.resize(image[..., 0], out_size)
+    def prepare(self, image, *, out_size, **_):
+        return Prepared((image,), (), out_size)
+
+    def start(self, photos, detail):
+        return [see(photo, detail) for photo in photos]
+
+    def see(photo, detail):
+        calls.append((photo.pictures[0].shape[:2], photo.out, detail))
+        red = np.resize(photo.pictures[0][..., 0], photo.out)
         confidence = None if detail == "label" else (red / 255).astype(np.float32)
         return lambda: Pixels(red % 6, confidence)
+
+    monkeypatch.setattr(Predictor, "prepare", prepare)
+    monkeypatch.setattr(Predictor, "room", lambda self, photo, detail: 1)
 
     monkeypatch.setattr(Predictor, "start", start)
     return calls
@@ -185,10 +195,10 @@ def test_what_a_kill_cut_off_is_done_again(model_dir, photos, tmp_path, network)
 def test_an_interrupted_run_keeps_what_is_done(model_dir, photos, tmp_path, network, monkeypatch):
     start = Predictor.start
 
-    def interrupted(self, image, **options):
+    def interrupted(self, photos, detail):
         if len(network) == 2:
             raise KeyboardInterrupt
-        return start(self, image, **options)
+        return start(self, photos, detail)
 
     monkeypatch.setattr(Predictor, "start", interrupted)
     command = [str(word) for word in ("predict", model_dir, photos, "--out", tmp_path / "out")]
