@@ -1,10 +1,11 @@
 import contextlib
+import itertools
 import threading
 
 import pytest
 
 from flaxseg.errors import DataError
-from flaxseg.inference.pipeline import pipeline
+from flaxseg.inference.pipeline import Batching, pipeline
 
 
 class Shop:
@@ -105,3 +106,37 @@ def test_an_end_in_the_middle_is_passed_on_and_leaves_no_thread(step):
                 raise KeyboardInterrupt
     assert len(seen) <= 4
     assert threading.active_count() == before
+
+
+def test_items_that_look_alike_go_together():
+    """Batches of three; what is left over goes at the end, and never is too much in work."""
+    shop, batches = Shop(), []
+
+    def start(batch):
+        batches.append([item for item, _ in batch])
+        return shop.start(batch)
+
+    def alike(content):
+        return ("even" if int(content.split()[1]) % 2 == 0 else "odd"), 3
+
+    items = [item for item in range(40) if item % 7 != 3]
+    batching = Batching(alike, lambda content: 10, most=120)
+    outcomes = dict(pipeline(items, shop.read, start, shop.write, batching))
+    assert outcomes == {item: -item for item in items}
+    assert [len(batch) for batch in batches].count(3) >= len(batches) - 2
+    assert all(len({item % 2 for item in batch}) == 1 for batch in batches)
+    assert sorted(itertools.chain(*batches)) == items
+    assert 4 < shop.most <= 12
+
+
+def test_heavy_items_go_before_their_batch_is_full():
+    shop, sizes = Shop(), []
+
+    def start(batch):
+        sizes.append(len(batch))
+        return shop.start(batch)
+
+    items = [item for item in range(30) if item % 7 != 3]
+    batching = Batching(lambda content: (None, 100), lambda content: 50, most=120)
+    assert dict(pipeline(items, shop.read, start, shop.write, batching)).keys() == {*items}
+    assert shop.most <= 4 and max(sizes) <= 4
