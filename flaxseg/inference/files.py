@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 
-from flaxseg import native
+from flaxseg import distributed, native
 from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_run_source
 from flaxseg.data.problems import raise_problems
 from flaxseg.errors import CheckpointError, ConfigError, DataError
@@ -122,8 +123,10 @@ def predict_files(
 
     Photos are read ahead of the network and written behind it, a few at a time, so that their
     number takes no memory; those of like size go through it together, on all devices of this
-    process. Those that cannot be read are told of, and the others are written
-    nevertheless. What an earlier run with the same model and settings wrote is not done again.
+    process. Several processes that `flaxseg.distributed.joined` has brought together deal the
+    photos out among themselves; the first one writes the files about all. Photos that cannot be
+    read are told of, and the others are written nevertheless. What an earlier run with the same
+    model and settings wrote is not done again.
 
     Args:
         model_dir: model directory or work directory of a training run.
@@ -179,6 +182,7 @@ def predict_files(
     settings = _settings(Path(model_dir))
     inputs = find_inputs(images, out)
     windows = _windows(settings, window, stride)
+    share = -(-len(inputs.photos) // distributed.count())
     predictor = Predictor(
         loaded.model,
         loaded.labels,
@@ -188,8 +192,8 @@ def predict_files(
         canvases=_canvases(settings, size, max_side),
         views=views,
         batch_size=batch_size,
-        photos=len(inputs.photos),
-        mesh=_own_devices(None if windows else len(inputs.photos)),
+        photos=share,
+        mesh=_own_devices(None if windows else share),
     )
     predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
     endings = [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
@@ -208,14 +212,21 @@ def predict_files(
         "--matmul-precision": matmul_precision,
         "the training run's view": {name: settings.get(name) for name in _VIEW},
     }
-    journal = Journal(out, fingerprint(model_folder / name for name in _MODEL_FILES), made_with)
-    journal.open(overwrite)
+    model = fingerprint(model_folder / name for name in _MODEL_FILES)
+    journal = Journal(out, model, made_with, distributed.index())
+    if distributed.is_first():
+        journal.open(overwrite)
+    distributed.wait_for_all("the journal is open")
+    if not distributed.is_first():
+        journal.look()
     remarks = Remarks(console)
-    remarks.say(inputs.passed_over)
     pairs = list(zip(inputs.photos, targets, strict=True))
     jobs = [pair for pair in pairs if not journal.done(*pair, kinds)]
-    if len(jobs) < len(pairs):
-        remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} photos were done before")
+    if distributed.is_first():
+        remarks.say(inputs.passed_over)
+        if len(jobs) < len(pairs):
+            remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} photos were done before")
+    jobs = _own_share(jobs)
     task = PhotoTask(
         predictor,
         kinds,
@@ -231,9 +242,14 @@ def predict_files(
     problems = _run(task, jobs, journal, console)
     remarks.finish()
     names = [target.name for target in targets]
-    about = _write_about(out, kinds, functools.partial(journal.records, names), loaded.labels)
+    distributed.wait_for_all("all photos are done")
+    about = _files_about(out, kinds)
+    if distributed.is_first():
+        journal.join()
+        _write_about(about, functools.partial(journal.records, names), loaded.labels)
+    distributed.wait_for_all("the files about all photos are written")
     rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
-    raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}")
+    _raise_of_any(lambda: raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}"))
     return [file for target in targets for file in target.files] + about
 
 
@@ -255,9 +271,10 @@ def _run(
 ) -> list[str]:
     """Takes all photos through; returns what is wrong with those that cannot be used."""
     problems: list[str] = []
+    shown = console if distributed.is_first() else None
     steps = pipeline(jobs, task.read, task.start, task.write, task.batching)
     with contextlib.closing(steps) as outcomes:
-        for _, outcome in _tracked(outcomes, "predicting", console, len(jobs)):
+        for _, outcome in _tracked(outcomes, "predicting", shown, len(jobs)):
             if isinstance(outcome, DataError):
                 problems.append(" ".join(str(outcome).split()))
                 task.remarks.say(f"left out: {problems[-1]}")
@@ -266,16 +283,44 @@ def _run(
     return problems
 
 
+def _own_share(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Every n-th photo that is left, in each of n processes; all must have found the same ones."""
+    names = "\n".join(target.name for _, target in jobs)
+    found = f"{len(jobs)} photos ({hashlib.sha256(names.encode()).hexdigest()[:8]}…)"
+
+    def difference(theirs: str) -> str:
+        return f"process 0 has found {theirs} to do, this one {found}: all must see the same files"
+
+    distributed.check_equal("photos to do", found, difference)
+    # All must know what is left before anyone does something of it.
+    distributed.wait_for_all("the photos are dealt out")
+    return jobs[distributed.index() :: distributed.count()]
+
+
+def _raise_of_any(check: Callable[[], None]) -> None:
+    """Raises the `DataError` of a check in this process, or that of another one."""
+    error = None
+    try:
+        check()
+    except DataError as own:
+        error = own
+    said = distributed.said_by_any(None if error is None else str(error))
+    if said is not None:
+        raise error or DataError(said)
+
+
+def _files_about(out: Path, kinds: Sequence[str]) -> list[Path]:
+    """The files about all photos."""
+    return [out / SUMMARY_FILE] + [out / COCO_FILE] * ("coco" in kinds)
+
+
 def _write_about(
-    out: Path, kinds: Sequence[str], records: Callable[[], Iterable[Facts]], labels: LabelSet
-) -> list[Path]:
-    """Writes the files about all photos."""
-    files = [out / SUMMARY_FILE]
+    files: Sequence[Path], records: Callable[[], Iterable[Facts]], labels: LabelSet
+) -> None:
+    """Writes them."""
     write_summary(files[0], records(), labels)
-    if "coco" in kinds:
-        files.append(out / COCO_FILE)
-        write_coco(files[1], records, labels)
-    return files
+    for file in files[1:]:
+        write_coco(file, records, labels)
 
 
 def _sizes_of(settings: dict[str, Any], size: Size | None) -> Callable[[Size, float], Size] | None:
