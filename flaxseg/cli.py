@@ -249,6 +249,17 @@ class PredictArgs:
     stride: tuple[int, int] | None = None
     """Rows and columns from one window to the next, in pixels. None: two thirds of the window."""
 
+    scales: tuple[float, ...] = (1.0,)
+    """Scales at which the network looks at a photo, such as 0.5 1 1.5; their probabilities are
+    averaged."""
+
+    flip: bool = False
+    """Look at the mirrored photo, too, at each scale, and average."""
+
+    batch_size: int | None = None
+    """Photos of like size, or windows, that the network sees at a time. None: what makes two
+    million pixels on each device, as 8 of 512 x 512."""
+
     max_pixels: int = MAX_PIXELS
     """Largest area of a photo, in pixels; larger ones are left out. 0 has no limit."""
 
@@ -256,31 +267,51 @@ class PredictArgs:
     """Of float32 products. highest: float32 itself; default: what the device does fastest, TF32 on
     NVIDIA GPUs, one pass of bfloat16 on TPUs."""
 
+    distributed: Literal["auto", "off"] = "auto"
+    """Share the photos with the other processes of the job if SLURM, Open MPI or a TPU pod started
+    several, or keep to this one."""
+
+    coordinator: str | None = None
+    """HOST:PORT at which process 0 waits for the others, where nothing tells it by itself."""
+
+    num_processes: int | None = None
+    """Number of processes that share the photos, with COORDINATOR."""
+
+    process_id: int | None = None
+    """This process, 0 to NUM_PROCESSES - 1, with COORDINATOR."""
+
 
 def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
     """Segment photos: index mask, coloured mask and overlay of each."""
     given = parse(PredictArgs, args, prog)
+    from flaxseg.distributed import Launch, is_first, joined
     from flaxseg.inference.files import predict_files
 
-    files = predict_files(
-        _opened(given.model),
-        given.images,
-        given.out,
-        write=given.write,
-        min_confidence=given.min_confidence,
-        out_size=given.out_size,
-        overwrite=given.overwrite,
-        alpha=given.alpha,
-        multiple=given.multiple,
-        size=given.size,
-        max_side=given.max_side,
-        window=given.window,
-        stride=given.stride,
-        max_pixels=given.max_pixels,
-        matmul_precision=given.matmul_precision,
-        console=Console(),
-    )
-    print(f"{len(files)} files in {given.out}")
+    launch = Launch(given.distributed, given.coordinator, given.num_processes, given.process_id)
+    with joined(launch):
+        files = predict_files(
+            _opened(given.model),
+            given.images,
+            given.out,
+            write=given.write,
+            min_confidence=given.min_confidence,
+            out_size=given.out_size,
+            overwrite=given.overwrite,
+            alpha=given.alpha,
+            multiple=given.multiple,
+            size=given.size,
+            max_side=given.max_side,
+            window=given.window,
+            stride=given.stride,
+            scales=given.scales,
+            flip=given.flip,
+            batch_size=given.batch_size,
+            max_pixels=given.max_pixels,
+            matmul_precision=given.matmul_precision,
+            console=Console(),
+        )
+        if is_first():
+            print(f"{len(files)} files in {given.out}")
 
 
 def data(args: Sequence[str], prog: str = "flaxseg data") -> None:

@@ -173,6 +173,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def index() -> int:
+    """Number of this process, from 0 on."""
+    return jax.process_index()
+
+
 def count() -> int:
     """Number of processes of the run."""
     return jax.process_count()

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ from jax.sharding import Mesh
 
 from flaxseg.errors import ConfigError
 from flaxseg.inference.logits import check_classes, fitting_size
-from flaxseg.inference.pixels import Planes
 from flaxseg.inference.windows import Size
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.models import Config, Model, fold
@@ -76,6 +76,14 @@ class Canvases:
         if base is None:
             return cls.within(round_up(side, multiple))
         return cls.fitted((round_up(base[0], multiple), round_up(base[1], multiple)))
+
+    def times(self, scales: Iterable[float]) -> "Canvases":
+        """Those for pictures at each of several scales."""
+        return Canvases(
+            (math.ceil(height * scale), math.ceil(width * scale))
+            for height, width in self.sizes
+            for scale in scales
+        )
 
     def holding(self, size: Size) -> Size | None:
         """The smallest one that a picture of this size fits on; None: there is none."""
@@ -265,62 +273,24 @@ def make_canvas_fns(
     return jax.jit(look), jax.jit(read, static_argnums=(0, 1), out_shardings=everywhere)
 
 
-class CanvasFn:
-    """A network that looks at single pictures on canvases: each of these compiles once."""
-
-    def __init__(self, model: Model, labels: LabelSet, preprocess: Preprocess):
-        """Takes the weights of a model as they are now, one that takes a canvas."""
-        self._config = model.config
-        graphdef, *self._weights = nnx.split(model, nnx.Param, nnx.BatchStat)
-
-        @jax.jit
-        def run(params: nnx.State, stats: nnx.State, images: jax.Array, reach: jax.Array) -> Low:
-            merged = nnx.merge(graphdef, params, stats)
-            return canvas_logits(merged, labels, preprocess, images, reach)
-
-        self._run = run
-
-    def __call__(self, image: np.ndarray, size: Size, *more: Size) -> Planes:
-        """The logits of one class after the other at every pixel, (H, W) float32, on the host.
-
-        The network starts, and nothing waits for it before the result is called.
-
-        Args:
-            image: (H, W, 3) uint8.
-            size: height and width of the canvas.
-            *more: sizes to which the logits are interpolated after the picture's own.
-        """
-        own = (image.shape[0], image.shape[1])
-        images = on_corner(image[None], size)
-        logits, reach = self._run(*self._weights, images, np.array([own], np.int32))
-
-        def read() -> Iterator[np.ndarray]:
-            height, width = np.asarray(reach)[0]
-            low = np.asarray(logits)[0, :height, :width]
-            return planes(low, self._config, own, *more)
-
-        return read
-
-
-def planes(low: np.ndarray, config: Config, size: Size, *more: Size) -> Iterator[np.ndarray]:
+def planes(low: np.ndarray, config: Config, size: Size, out: Size) -> Iterator[np.ndarray]:
     """The logits of one class after the other at every pixel, on the host.
 
     Args:
         low: of one picture, (h, w, K).
         config: of its network.
         size: height and width of the picture.
-        *more: sizes to which they are interpolated after that.
+        out: those to which they are interpolated after that.
 
     Yields:
         (H, W) in the dtype of `low`.
     """
-    fitting = fitting_size(config, size)
     steps = [
-        config.enlargements(n, fit) + tuple((side, False) for side in sides)
-        for n, fit, *sides in zip(low.shape[:2], fitting, size, *more, strict=True)
+        (*config.enlargements(n, fit), *((side, False) for side in sides))
+        for n, fit, *sides in zip(low.shape[:2], fitting_size(config, size), size, out, strict=True)
     ]
     enlarge = [
-        _enlargement(before, (rows[0], cols[0]), rows[1])
+        enlargement(before, (rows[0], cols[0]), rows[1])
         for before, rows, cols in _consecutive(low.shape[:2], *steps)
     ]
     for index in range(low.shape[-1]):
@@ -336,7 +306,8 @@ def _consecutive(size: Size, rows: Any, cols: Any) -> Any:
         size = (row[0], col[0])
 
 
-def _enlargement(before: Size, after: Size, align_corners: bool) -> Callable[..., np.ndarray]:
+def enlargement(before: Size, after: Size, align_corners: bool) -> Callable[..., np.ndarray]:
+    """A bilinear interpolation of maps (H, W) from one size to another, on the host."""
     if before == after:
         return lambda plane: plane
     if not align_corners:

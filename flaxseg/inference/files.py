@@ -2,16 +2,19 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 
-from flaxseg import native
+from flaxseg import distributed, native
 from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_run_source
 from flaxseg.data.problems import raise_problems
 from flaxseg.errors import CheckpointError, ConfigError, DataError
@@ -33,12 +36,14 @@ from flaxseg.inference.summaries import (
     write_coco,
     write_summary,
 )
+from flaxseg.inference.views import PLAIN, Views
 from flaxseg.inference.windows import Size, Windows, make_windows
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
 from flaxseg.ops import Precision
 from flaxseg.pictures.kinds import USUAL
 from flaxseg.pictures.open import MAX_PIXELS, check_max_pixels
+from flaxseg.sharding import make_mesh
 
 Pathlike = str | os.PathLike[str]
 T = TypeVar("T")
@@ -99,6 +104,9 @@ def predict_files(
     max_side: int | None = 2048,
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
+    scales: Sequence[float] = PLAIN.scales,
+    flip: bool = False,
+    batch_size: int | None = None,
     max_pixels: int = MAX_PIXELS,
     matmul_precision: Precision = "highest",
     console: Console | None = None,
@@ -114,8 +122,11 @@ def predict_files(
     need be keep the suffix. `summary.csv` has a row, and `coco.json` the regions, of each photo.
 
     Photos are read ahead of the network and written behind it, a few at a time, so that their
-    number takes no memory. Those that cannot be read are told of, and the others are written
-    nevertheless. What an earlier run with the same model and settings wrote is not done again.
+    number takes no memory; those of like size go through it together, on all devices of this
+    process. Several processes that `flaxseg.distributed.joined` has brought together deal the
+    photos out among themselves; the first one writes the files about all. Photos that cannot be
+    read are told of, and the others are written nevertheless. What an earlier run with the same
+    model and settings wrote is not done again.
 
     Args:
         model_dir: model directory or work directory of a training run.
@@ -139,6 +150,11 @@ def predict_files(
         window: height and width in pixels of the windows through which the network looks at a
             photo. None: as in the evaluations of the training run, if `model_dir` is one.
         stride: rows and columns from one window to the next; None: two thirds of the window.
+        scales: of the size at which the network sees a photo otherwise; with several, or `flip`,
+            probabilities are averaged.
+        flip: the network looks at the mirrored photo, too.
+        batch_size: photos, or windows, that the network sees at a time. None: what makes two
+            million pixels on each device, as eight of 512 x 512.
         max_pixels: the largest area of a photo that is read; 0 has no limit.
         matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
         console: where to show the progress, what is assumed about photos, what is shrunk and what
@@ -150,7 +166,7 @@ def predict_files(
     Raises:
         CheckpointError: there is no such model.
         ConfigError: `write`, `min_confidence`, `out_size`, `alpha`, `multiple`, `size`, `max_side`,
-            `window`, `stride` or `max_pixels` does not fit.
+            `window`, `stride`, `scales`, `batch_size` or `max_pixels` does not fit.
         DataError: no photo is given or found, or `out` cannot be written to, or holds predictions
             of another model or with other settings; or, when all others are written, photos cannot
             be read.
@@ -161,18 +177,25 @@ def predict_files(
     _check_out_size(out_size)
     check_max_pixels(max_pixels)
     model_folder = resolve_model_dir(model_dir)
+    views = Views(tuple(scales), flip)
     loaded = native.load_with_meta(model_folder, matmul_precision=matmul_precision)
     settings = _settings(Path(model_dir))
+    inputs = find_inputs(images, out)
+    windows = _windows(settings, window, stride)
+    share = -(-len(inputs.photos) // distributed.count())
     predictor = Predictor(
         loaded.model,
         loaded.labels,
         loaded.preprocess,
         multiple=multiple,
-        windows=_windows(settings, window, stride),
+        windows=windows,
         canvases=_canvases(settings, size, max_side),
+        views=views,
+        batch_size=batch_size,
+        photos=share,
+        mesh=_own_devices(None if windows else share),
     )
     predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
-    inputs = find_inputs(images, out)
     endings = [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
     targets = output_files(inputs.photos, out, endings)
     make_folder(out)
@@ -185,17 +208,25 @@ def predict_files(
         "--max-side": max_side,
         "--window": window,
         "--stride": stride,
+        **({} if views == PLAIN else {"--scales": views.scales, "--flip": flip}),
         "--matmul-precision": matmul_precision,
         "the training run's view": {name: settings.get(name) for name in _VIEW},
     }
-    journal = Journal(out, fingerprint(model_folder / name for name in _MODEL_FILES), made_with)
-    journal.open(overwrite)
+    model = fingerprint(model_folder / name for name in _MODEL_FILES)
+    journal = Journal(out, model, made_with, distributed.index())
+    if distributed.is_first():
+        journal.open(overwrite)
+    distributed.wait_for_all("the journal is open")
+    if not distributed.is_first():
+        journal.look()
     remarks = Remarks(console)
-    remarks.say(inputs.passed_over)
     pairs = list(zip(inputs.photos, targets, strict=True))
     jobs = [pair for pair in pairs if not journal.done(*pair, kinds)]
-    if len(jobs) < len(pairs):
-        remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} photos were done before")
+    if distributed.is_first():
+        remarks.say(inputs.passed_over)
+        if len(jobs) < len(pairs):
+            remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} photos were done before")
+    jobs = _own_share(jobs)
     task = PhotoTask(
         predictor,
         kinds,
@@ -211,9 +242,14 @@ def predict_files(
     problems = _run(task, jobs, journal, console)
     remarks.finish()
     names = [target.name for target in targets]
-    about = _write_about(out, kinds, functools.partial(journal.records, names), loaded.labels)
+    distributed.wait_for_all("all photos are done")
+    about = _files_about(out, kinds)
+    if distributed.is_first():
+        journal.join()
+        _write_about(about, functools.partial(journal.records, names), loaded.labels)
+    distributed.wait_for_all("the files about all photos are written")
     rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
-    raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}")
+    _raise_of_any(lambda: raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}"))
     return [file for target in targets for file in target.files] + about
 
 
@@ -235,8 +271,10 @@ def _run(
 ) -> list[str]:
     """Takes all photos through; returns what is wrong with those that cannot be used."""
     problems: list[str] = []
-    with contextlib.closing(pipeline(jobs, task.read, task.start, task.write)) as outcomes:
-        for _, outcome in _tracked(outcomes, "predicting", console, len(jobs)):
+    shown = console if distributed.is_first() else None
+    steps = pipeline(jobs, task.read, task.start, task.write, task.batching)
+    with contextlib.closing(steps) as outcomes:
+        for _, outcome in _tracked(outcomes, "predicting", shown, len(jobs)):
             if isinstance(outcome, DataError):
                 problems.append(" ".join(str(outcome).split()))
                 task.remarks.say(f"left out: {problems[-1]}")
@@ -245,34 +283,69 @@ def _run(
     return problems
 
 
+def _own_share(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Every n-th photo that is left, in each of n processes; all must have found the same ones."""
+    names = "\n".join(target.name for _, target in jobs)
+    found = f"{len(jobs)} photos ({hashlib.sha256(names.encode()).hexdigest()[:8]}…)"
+
+    def difference(theirs: str) -> str:
+        return f"process 0 has found {theirs} to do, this one {found}: all must see the same files"
+
+    distributed.check_equal("photos to do", found, difference)
+    # All must know what is left before anyone does something of it.
+    distributed.wait_for_all("the photos are dealt out")
+    return jobs[distributed.index() :: distributed.count()]
+
+
+def _raise_of_any(check: Callable[[], None]) -> None:
+    """Raises the `DataError` of a check in this process, or that of another one."""
+    error = None
+    try:
+        check()
+    except DataError as own:
+        error = own
+    said = distributed.said_by_any(None if error is None else str(error))
+    if said is not None:
+        raise error or DataError(said)
+
+
+def _files_about(out: Path, kinds: Sequence[str]) -> list[Path]:
+    """The files about all photos."""
+    return [out / SUMMARY_FILE] + [out / COCO_FILE] * ("coco" in kinds)
+
+
 def _write_about(
-    out: Path, kinds: Sequence[str], records: Callable[[], Iterable[Facts]], labels: LabelSet
-) -> list[Path]:
-    """Writes the files about all photos."""
-    files = [out / SUMMARY_FILE]
+    files: Sequence[Path], records: Callable[[], Iterable[Facts]], labels: LabelSet
+) -> None:
+    """Writes them."""
     write_summary(files[0], records(), labels)
-    if "coco" in kinds:
-        files.append(out / COCO_FILE)
-        write_coco(files[1], records, labels)
-    return files
+    for file in files[1:]:
+        write_coco(file, records, labels)
 
 
-def _sizes_of(
-    settings: dict[str, Any], size: tuple[int, int] | None
-) -> Callable[[tuple[int, int]], tuple[int, int] | None]:
-    """From a photo's size to the one that is asked for, or at which the run saw such pictures."""
+def _sizes_of(settings: dict[str, Any], size: Size | None) -> Callable[[Size, float], Size] | None:
+    """From a photo's size and a scale to the size at which it is to be seen, if that is another."""
     transform = _eval_transform(settings)
-    if size is not None or transform == EvalTransform(interpolation=transform.interpolation):
-        return lambda own: size
+    if size is not None:
+        return EvalTransform(size).seen_size
+    if transform == EvalTransform(interpolation=transform.interpolation):
+        return None
     return transform.seen_size
+
+
+def _own_devices(most: int | None) -> Mesh | None:
+    """A mesh of the devices of this process, or of some; None for a single one."""
+    devices = jax.local_devices()[:most]
+    return make_mesh(devices) if len(devices) > 1 else None
 
 
 def _canvases(
     settings: dict[str, Any], size: Size | None = None, max_side: int | None = None
 ) -> Canvases:
-    """Sizes on which pictures fit, whatever theirs; none where all are stretched to one."""
-    if size is not None or settings.get("eval_size") is not None:
-        return Canvases(())
+    """Sizes on which pictures fit, whatever theirs."""
+    size = size or settings.get("eval_size")
+    if size is not None:
+        return Canvases((size,))
     base, multiple = settings.get("eval_base_size"), settings.get("eval_multiple", 1)
     return Canvases.seen(base, multiple, max_side or USUAL_SIDE)
 

@@ -17,6 +17,9 @@ SETTINGS_FILE = "predictions.json"
 JOURNAL_FILE = "photos.jsonl"
 """A line for each photo that was done."""
 
+PART_FILE = "photos-of-{}.jsonl"
+"""The same, of those that a process from 1 on has done, until they join the others."""
+
 _MEND = "give --overwrite to do all anew, or another folder with --out"
 
 
@@ -30,16 +33,33 @@ def fingerprint(files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
+def _end_with_a_line(file: Path) -> None:
+    """Removes a last line that a kill cut off."""
+    end = 0
+    with file.open("r+b") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                stream.truncate(end)
+                break
+            end += len(line)
+
+
 class Journal:
     """The photos that are done, in the order in which they were.
 
     Lines are added as photos are done, and read again one by one: what the folder holds takes no
-    memory but for the names.
+    memory but for the names. Of several processes each adds to a file of its own, which the first
+    one later joins to the others.
     """
 
-    def __init__(self, folder: Path, model: str, settings: dict[str, Any]):
-        """Takes the output folder, the model's `fingerprint`, and the settings, for JSON."""
+    def __init__(self, folder: Path, model: str, settings: dict[str, Any], process: int = 0):
+        """Takes the folder, the model's `fingerprint`, settings for JSON, and which process it is.
+
+        Only process 0 may open the journal of a folder, join parts and make files about all photos;
+        the others may look at it once that is open.
+        """
         self._file = folder / JOURNAL_FILE
+        self._own = folder / PART_FILE.format(process) if process else self._file
         self._settings_file = folder / SETTINGS_FILE
         self._made_with = {"model": model, "settings": json.loads(json.dumps(settings))}
         self._places: dict[str, int] = {}
@@ -54,12 +74,45 @@ class Journal:
             DataError: it was made with others, or the files cannot be read or written.
         """
         with self._explained():
+            if overwrite:
+                for part in self._parts():
+                    part.unlink()
             if overwrite or not self._settings_file.exists():
                 self._file.unlink(missing_ok=True)
                 replace_text(self._settings_file, json.dumps(self._made_with, indent=1) + "\n")
             else:
                 self._compare(json.loads(self._settings_file.read_text(encoding="utf-8")))
+            self.join()
+
+    def look(self) -> None:
+        """Reads what was done, after process 0 has opened the journal.
+
+        Raises:
+            DataError: it was made with other settings, or the files cannot be read.
+        """
+        with self._explained():
+            self._compare(json.loads(self._settings_file.read_text(encoding="utf-8")))
             self._find_places()
+
+    def join(self) -> None:
+        """Puts the lines of all processes into one file.
+
+        Raises:
+            DataError: the files cannot be read or written.
+        """
+        with self._explained():
+            self._file.touch()
+            for file in (self._file, *self._parts()):
+                _end_with_a_line(file)
+            with self._file.open("ab") as whole:
+                for part in self._parts():
+                    whole.write(part.read_bytes())
+            for part in self._parts():
+                part.unlink()
+            self._find_places()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._file.parent.glob(PART_FILE.format("*")))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -87,14 +140,11 @@ class Journal:
                 )
 
     def _find_places(self) -> None:
-        """Where the last line about each photo begins; one that a kill cut off is removed."""
-        self._file.touch()
+        """Where the last line about each photo begins."""
+        self._places.clear()
         place = 0
-        with self._file.open("r+b") as file:
+        with self._file.open("rb") as file:
             for line in file:
-                if not line.endswith(b"\n"):
-                    file.truncate(place)
-                    break
                 self._places[plain_name(json.loads(line)["name"])] = place
                 place += len(line)
 
@@ -105,8 +155,9 @@ class Journal:
             record: what is to be known of it, with what `done` compares: `name`, `file`, `state`
                 and `kinds`.
         """
-        with self._explained(), self._file.open("ab") as file:
-            self._places[plain_name(record["name"])] = file.tell()
+        with self._explained(), self._own.open("ab") as file:
+            if self._own == self._file:
+                self._places[plain_name(record["name"])] = file.tell()
             file.write(json.dumps(record).encode() + b"\n")
 
     def done(self, photo: Input, target: Target, kinds: Sequence[str]) -> bool:

@@ -59,15 +59,33 @@ def image_labels(
     Where one interpolation leads from the network's own resolution to the images', the logits of
     all pixels, by far the largest array, are never made.
     """
-    images = jnp.asarray(images)
+    logits = lowest_logits(model, labels, preprocess, images)
     size = (images.shape[1], images.shape[2])
-    rule = getattr(model, "logits_align_corners", None)
-    corners = rule(size) if rule and fitting_size(model.config, size) == size else None
+    corners = enlarged_by(model, size)
     if corners is None:
-        return jnp.argmax(image_logits(model, labels, preprocess, images), -1).astype(jnp.int32)
+        return jnp.argmax(logits, -1).astype(jnp.int32)
+    return enlarged_argmax(logits, size, align_corners=corners)
+
+
+def lowest_logits(
+    model: Model, labels: LabelSet, preprocess: Preprocess, images: Images
+) -> jax.Array:
+    """The logits (B, h, w, K) at the network's own resolution, or `image_logits`.
+
+    The former where one interpolation leads from there to the images' pixels, see `enlarged_by`.
+    """
+    images = jnp.asarray(images)
+    if enlarged_by(model, (images.shape[1], images.shape[2])) is None:
+        return image_logits(model, labels, preprocess, images)
     logits = fold(model)(preprocess(images), resize=False).logits
     check_classes(logits, labels)
-    return enlarged_argmax(logits, size, align_corners=corners)
+    return logits
+
+
+def enlarged_by(model: Model, size: Size) -> bool | None:
+    """`align_corners` of the interpolation from `lowest_logits` to images of a size; None: none."""
+    rule = getattr(model, "logits_align_corners", None)
+    return rule(size) if rule and fitting_size(model.config, size) == size else None
 
 
 def check_classes(logits: jax.Array, labels: LabelSet) -> None:

@@ -1,7 +1,9 @@
-"""The way of one photo through `flaxseg predict`: from its file to those that are written."""
+"""The way of photos through `flaxseg predict`: from its file to those that are written."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,13 +18,17 @@ from flaxseg.inference.outputs import (
     needed_detail,
     without_unsure,
 )
-from flaxseg.inference.pixels import Pixels
-from flaxseg.inference.predict import Predictor
+from flaxseg.inference.pipeline import Batching
+from flaxseg.inference.pixels import Detail, Pixels
+from flaxseg.inference.predict import Predictor, Prepared, SeenSize
 from flaxseg.inference.remarks import Remarks
 from flaxseg.inference.windows import Size
 from flaxseg.pictures.photos import look_at_photo
 
 Job = tuple[Input, Target]
+_PIXELS = 2**27
+"""Of all photos in work, as long as those are more than a few: 400 MB."""
+
 OutSize = Literal["own", "model"] | tuple[int, int]
 
 
@@ -33,18 +39,21 @@ class Read(NamedTuple):
         pixels: (H, W, 3) uint8 RGB.
         remarks: what was assumed about its file.
         state: of the file before it was read, see `Input.state`.
+        prepared: what the network is to see of it.
     """
 
     pixels: np.ndarray
     remarks: tuple[str, ...]
     state: tuple[int, int] | None
+    prepared: Prepared
 
 
 class Started(NamedTuple):
     """A photo that the device has got."""
 
     job: Job
-    photo: Read
+    photo: np.ndarray
+    state: tuple[int, int] | None
     wait: Callable[[], Pixels]
 
 
@@ -55,7 +64,7 @@ class PhotoTask:
     Attributes:
         predictor: the network.
         kinds: of outputs to write.
-        seen_size: from a photo's size to the one to which it is stretched first, if any.
+        seen_size: from a photo's size and a scale to the size to which it is stretched first.
         max_side: longest side that is not shrunk.
         interpolation: of photos that are stretched.
         out_size: "own", "model", or the height and width of what is written.
@@ -67,7 +76,7 @@ class PhotoTask:
 
     predictor: Predictor
     kinds: Sequence[str]
-    seen_size: Callable[[Size], Size | None]
+    seen_size: Callable[[Size, float], Size] | None
     max_side: int | None
     interpolation: Interpolation
     out_size: OutSize
@@ -87,28 +96,57 @@ class PhotoTask:
         photo = look_at_photo(
             source.path, max_pixels=self.max_pixels, find_plain=False, data=source.read()
         )
-        return Read(photo.pixels, photo.facts.remarks, state)
-
-    def start(self, job: Job, photo: Read) -> Started:
-        """Gives the photo to the device, and says what is to be said about it."""
         own: Size = (photo.pixels.shape[0], photo.pixels.shape[1])
-        size = self.seen_size(own)
-        inner = self.predictor.inner_size(own, size, self.max_side)
-        for remark in photo.remarks:
-            self.remarks.say_of(job[0].path, remark)
-        if inner != self.predictor.inner_size(own, size, None):
-            sizes = f"{own[0]} x {own[1]} pixels are segmented at {inner[0]} x {inner[1]}"
-            shrunk = "shrunk, see --max-side"
-            self.remarks.say_of(job[0].path, f"{sizes}, see --max-side", kind=shrunk)
-        wait = self.predictor.start(
+        size = self._seen_size(own)
+        prepared = self.predictor.prepare(
             photo.pixels,
             size=size,
             max_side=self.max_side,
             interpolation=self.interpolation,
-            out_size=self._out_size(own, inner),
-            detail=needed_detail(self.kinds, self.min_confidence),
+            out_size=self._out_size(own, self.predictor.inner_size(own, size, self.max_side)),
         )
-        return Started(job, photo, wait)
+        return Read(photo.pixels, photo.facts.remarks, state, prepared)
+
+    @property
+    def batching(self) -> Batching:
+        """Photos that look alike to the network go to it together."""
+
+        def alike(photo: Read) -> tuple[Hashable, int]:
+            count = self.predictor.room(photo.prepared, self.detail)
+            # A result that is read strip by strip has the size at which the photo is seen.
+            return (photo.prepared.places, count), count
+
+        return Batching(alike, lambda photo: photo.pixels.size // 3, _PIXELS)
+
+    @functools.cached_property
+    def detail(self) -> Detail:
+        """What must be known of the pixels."""
+        return needed_detail(self.kinds, self.min_confidence)
+
+    def start(self, photos: Sequence[tuple[Job, Read]]) -> list[Started]:
+        """Gives photos to the device, and says what is to be said about them."""
+        for job, photo in photos:
+            self._remark(job[0].path, photo)
+        waits = self.predictor.start([photo.prepared for _, photo in photos], self.detail)
+        return [
+            # What the network has seen is not kept while the outputs are written.
+            Started(job, photo.pixels, photo.state, wait)
+            for (job, photo), wait in zip(photos, waits, strict=True)
+        ]
+
+    def _remark(self, path: Path, photo: Read) -> None:
+        own: Size = (photo.pixels.shape[0], photo.pixels.shape[1])
+        size = self._seen_size(own)
+        for remark in photo.remarks:
+            self.remarks.say_of(path, remark)
+        inner = self.predictor.inner_size(own, size, self.max_side)
+        if inner != self.predictor.inner_size(own, size, None):
+            sizes = f"{own[0]} x {own[1]} pixels are segmented at {inner[0]} x {inner[1]}"
+            shrunk = "shrunk, see --max-side"
+            self.remarks.say_of(path, f"{sizes}, see --max-side", kind=shrunk)
+
+    def _seen_size(self, own: Size) -> SeenSize | None:
+        return self.seen_size and functools.partial(self.seen_size, own)
 
     def _out_size(self, own: Size, inner: Size) -> Size:
         if self.out_size == "own":
@@ -124,9 +162,9 @@ class PhotoTask:
         Raises:
             DataError: a file cannot be written.
         """
-        (source, target), photo, wait = started
+        (source, target), photo, state, wait = started
         pixels = without_unsure(wait(), self.min_confidence)
-        result = Segmented(photo.pixels, pixels, self.predictor.label_set, self.alpha)
+        result = Segmented(photo, pixels, self.predictor.label_set, self.alpha)
         outputs = [OUTPUTS[kind] for kind in self.kinds if kind in OUTPUTS]
         for output, file in zip(outputs, target.files, strict=True):
             make_folder(file.parent)
@@ -134,7 +172,7 @@ class PhotoTask:
         return {
             "name": target.name,
             "file": str(source.path),
-            "state": photo.state,
+            "state": state,
             "kinds": list(self.kinds),
             **facts_of(result, self.kinds),
         }

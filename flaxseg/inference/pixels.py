@@ -62,6 +62,27 @@ def read_planes(planes: Planes, size: Size, detail: Detail = "label") -> Pixels:
     return Pixels(label, confidence, probabilities)
 
 
+def read_probabilities(planes: Planes, size: Size, detail: Detail = "label") -> Pixels:
+    """Reads probabilities one class after the other: the class with the highest one, and itself.
+
+    Args:
+        planes: the probabilities; they are gone through once.
+        size: height and width of each.
+        detail: how much is kept.
+    """
+    label = np.zeros(size, np.uint8)
+    highest = np.full(size, -np.inf, np.float32)
+    kept = []
+    for index, plane in enumerate(planes()):
+        label[plane > highest] = index
+        np.maximum(highest, plane, out=highest)
+        if detail == "probabilities":
+            kept.append(plane.astype(np.float16))
+    if detail == "label":
+        return Pixels(label)
+    return Pixels(label, highest, np.stack(kept, -1) if kept else None)
+
+
 def label_and_confidence(logits: jax.Array) -> jax.Array:
     """Logits (..., K) -> (..., 2) float32, see `split`; to be called inside `jax.jit`."""
     highest = logits.max(-1, keepdims=True)

@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flaxseg.errors import ConfigError
+from flaxseg.ops import resize_bilinear
 
 Size = tuple[int, int]
 Look = Callable[[jax.Array], jax.Array]
@@ -61,6 +62,36 @@ def make_windows(size: Size | None, stride: Size | None) -> Windows | None:
     return Windows(size, stride or (max(1, size[0] * 2 // 3), max(1, size[1] * 2 // 3)))
 
 
+class Found(NamedTuple):
+    """What a network says about the window at a corner of pictures.
+
+    Attributes:
+        corner: the upper left pixel.
+        logits: (B, h, w, K), as large as the window or smaller; of N windows in a row, (N, ...).
+        index: which of N windows of single pictures it is.
+    """
+
+    corner: tuple[int, int]
+    logits: jax.Array
+    index: int | None = None
+
+
+class Layout(NamedTuple):
+    """How windows lie on pictures.
+
+    Attributes:
+        shape: height and width of the pictures.
+        side: those of the windows, to which smaller logits are interpolated.
+        align_corners: of that interpolation.
+        sharding: where the sums of the logits are kept; None: on JAX's usual device.
+    """
+
+    shape: Size
+    side: Size
+    align_corners: bool = False
+    sharding: jax.sharding.Sharding | None = None
+
+
 def windowed(look: Look, images: jax.Array, windows: Windows) -> jax.Array:
     """The logits of pictures as the mean of those of all windows that see a pixel.
 
@@ -75,11 +106,7 @@ def windowed(look: Look, images: jax.Array, windows: Windows) -> jax.Array:
     Returns:
         (B, H, W, K) float32.
     """
-    shape = (images.shape[1], images.shape[2])
-    strip = _Strip(look, images, windows.within(shape), height=shape[0])
-    for corner in windows.corners(shape):
-        strip.look(corner)
-    return _divide(*strip.sums)
+    return mean_of(_looked(look, images, windows), _layout(images, windows))
 
 
 def windowed_strips(
@@ -90,41 +117,80 @@ def windowed_strips(
 ) -> np.ndarray:
     """What is read off the logits of each pixel, without holding those of all pixels.
 
-    The pictures are gone through from top to bottom in strips as high as a window. The numbers are
-    those of `windowed`, bit for bit.
-
     Args:
         look: as for `windowed`, and so are the other arguments.
         images: (B, H, W, 3).
         windows: where to look.
+        read: see `strips_of`.
+
+    Returns:
+        (B, H, W, ...), on the host.
+    """
+    return strips_of(_looked(look, images, windows), _layout(images, windows), read)
+
+
+def _layout(images: jax.Array, windows: Windows) -> Layout:
+    shape = (images.shape[1], images.shape[2])
+    return Layout(shape, windows.within(shape), sharding=images.sharding)
+
+
+def _looked(look: Look, images: jax.Array, windows: Windows) -> Iterator[Found]:
+    layout = _layout(images, windows)
+    for corner in windows.corners(layout.shape):
+        yield Found(corner, look(_cut(images, np.array(corner, np.int32), layout.side)))
+
+
+def mean_of(found: Iterable[Found], layout: Layout) -> jax.Array:
+    """The mean of the logits of all windows that see a pixel, (B, H, W, K) float32.
+
+    Args:
+        found: the windows, in the order of `Windows.corners`.
+        layout: where they lie.
+    """
+    strip = _Strip(layout, layout.shape[0])
+    for window in found:
+        strip.add(window)
+    return _divide(*strip.sums)
+
+
+def strips_of(
+    found: Iterable[Found],
+    layout: Layout,
+    read: Callable[[jax.Array, np.ndarray], jax.Array],
+) -> np.ndarray:
+    """What is read off the logits of each pixel, without holding those of all pixels.
+
+    The pictures are gone through from top to bottom in strips as high as a window. The numbers are
+    those of `mean_of`, bit for bit.
+
+    Args:
+        found: as for `mean_of`.
+        layout: likewise.
         read: compiled, (sums of logits (B, h, W, K), number of windows that see a pixel (h, W, 1))
             -> values (B, h, W, ...), each of its own pixel alone.
 
     Returns:
         (B, H, W, ...), on the host.
     """
-    shape = (images.shape[1], images.shape[2])
-    side = windows.within(shape)
-    strip = _Strip(look, images, side, height=side[0])
+    strip = _Strip(layout, layout.side[0])
     values = []
-    for top, row in itertools.groupby(windows.corners(shape), key=lambda corner: corner[0]):
-        done = top - strip.top
+    for window in found:
+        done = window.corner[0] - strip.top
         if done:
-            values.append(np.asarray(read(*strip.sums))[:, :done])
+            values.append(np.asarray(read(*strip.sums))[:, :done].copy())
             strip.move(done)
-        for corner in row:
-            strip.look(corner)
+        strip.add(window)
     return np.concatenate([*values, np.asarray(read(*strip.sums))], axis=1)
 
 
 class _Strip:
     """Sums of the logits of rows of pictures, through windows of one size."""
 
-    def __init__(self, look: Look, images: jax.Array, side: Size, height: int):
+    def __init__(self, layout: Layout, height: int):
         self.top = 0
-        self._look, self._images, self._side = look, images, side
+        self._layout = layout
         self._total: jax.Array | None = None
-        self._seen = np.zeros((height, images.shape[2], 1), np.float32)
+        self._seen = np.zeros((height, layout.shape[1], 1), np.float32)
 
     @property
     def sums(self) -> tuple[jax.Array, np.ndarray]:
@@ -133,15 +199,19 @@ class _Strip:
         # A copy, as a program may still have to read it when the next windows are counted.
         return self._total, self._seen.copy()
 
-    def look(self, corner: tuple[int, int]) -> None:
-        """Adds the logits of the window at a corner of the pictures."""
-        logits = self._look(_cut(self._images, np.array(corner, np.int32), self._side))
-        row, column = corner[0] - self.top, corner[1]
+    def add(self, window: Found) -> None:
+        """Adds the logits of a window."""
+        logits, (height, width) = window.logits, self._layout.side
+        row, column = window.corner[0] - self.top, window.corner[1]
         if self._total is None:
-            shape = (len(logits), *self._seen.shape[:2], logits.shape[-1])
-            self._total = jnp.zeros(shape, jnp.float32, device=self._images.sharding)
-        self._total = _add(self._total, logits, np.array((row, column), np.int32))
-        self._seen[row : row + self._side[0], column : column + self._side[1]] += 1
+            batch = len(logits) if window.index is None else 1
+            shape = (batch, *self._seen.shape[:2], logits.shape[-1])
+            self._total = jnp.zeros(shape, jnp.float32, device=self._layout.sharding)
+        corner = np.array((row, column), np.int32)
+        index = None if window.index is None else np.int32(window.index)
+        how = (self._layout.side, self._layout.align_corners)
+        self._total = _add(self._total, logits, index, corner, *how)
+        self._seen[row : row + height, column : column + width] += 1
 
     def move(self, rows: int) -> None:
         """Leaves the uppermost rows behind."""
@@ -156,9 +226,20 @@ def _cut(images: jax.Array, corner: jax.Array, size: Size) -> jax.Array:
     return jax.lax.dynamic_slice(images, (0, *corner, 0), (batch, *size, channels))
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _add(total: jax.Array, logits: jax.Array, corner: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=(4, 5))
+def _add(
+    total: jax.Array,
+    logits: jax.Array,
+    index: jax.Array | None,
+    corner: jax.Array,
+    side: Size,
+    align_corners: bool,
+) -> jax.Array:
     place = (0, *corner, 0)
+    if index is not None:
+        logits = jax.lax.dynamic_slice_in_dim(logits, index, 1)
+    if logits.shape[1:3] != side:  # one window at a time, as many at this size would be large
+        logits = resize_bilinear(logits, side, align_corners=align_corners)
     sofar = jax.lax.dynamic_slice(total, place, logits.shape)
     return jax.lax.dynamic_update_slice(total, sofar + logits.astype(total.dtype), place)
 

@@ -14,8 +14,10 @@ from flaxseg.inference import Predictor, evaluate
 from flaxseg.inference.canvas import Canvases
 from flaxseg.inference.logits import image_labels, image_logits
 from flaxseg.inference.per_image import PictureLog
+from flaxseg.inference.views import Views
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.preprocess import Preprocess
+from flaxseg.sharding import make_mesh
 
 LABELS = LabelSet.generic(5)
 CANVASES = Canvases(((64, 64), (64, 128)))
@@ -150,3 +152,28 @@ def test_labels_need_no_logits_of_all_pixels(name):
     assert large in str(jax.make_jaxpr(logits)(state, images))
     assert large not in str(jax.make_jaxpr(labels)(state, images))
     assert len(np.unique(expected)) > 1
+
+
+def test_a_batch_on_a_canvas_looks_at_mirrored_pictures_too(network, preprocess):
+    """Two photos and two blanks over two devices. Its logits are large, so rounding is seen."""
+    predictor = Predictor(
+        network,
+        LABELS,
+        preprocess,
+        canvases=CANVASES,
+        views=Views(flip=True),
+        batch_size=3,
+        mesh=make_mesh(jax.local_devices()[:2]),
+    )
+    photos = [drawn(*size) for size in SIZES[:2]]
+    waits = predictor.start([predictor.prepare(photo) for photo in photos], "probabilities")
+    for photo, wait in zip(photos, waits, strict=True):
+        mirrored = plain_logits(network, np.ascontiguousarray(photo[:, ::-1]))[:, ::-1]
+        both = jnp.stack([plain_logits(network, photo), mirrored])
+        expected = np.asarray(jax.nn.softmax(both, -1).mean(0))
+        found = wait()
+        np.testing.assert_allclose(found.confidence, expected.max(-1), atol=5e-4)
+        np.testing.assert_allclose(found.probabilities, expected, atol=1e-3)
+        chosen = np.take_along_axis(expected, found.label[..., None].astype(int), -1)[..., 0]
+        np.testing.assert_allclose(chosen, expected.max(-1), atol=5e-4)
+    assert preprocess.traces == [(4, 64, 64, 3)]

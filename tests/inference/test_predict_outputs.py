@@ -5,7 +5,10 @@ import io
 import json
 import os
 import shutil
+import socket
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +21,13 @@ from flaxseg.data import Shapes
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.inference import Predictor, predict_files, read_image
 from flaxseg.inference.inputs import find_inputs
+from flaxseg.inference.journal import Journal
 from flaxseg.inference.pixels import Pixels
+from flaxseg.inference.predict import Prepared
 
 KINDS = ("mask", "color", "overlay", "confidence", "probabilities", "coco")
 LIMIT = 0.22
+ROOT = Path(__file__).parents[2]
 SIZES = [(24, 40), (33, 17), (32, 32)]
 
 
@@ -126,11 +132,20 @@ def network(monkeypatch):
     """Takes the place of the network: the red of each pixel is its class and its confidence."""
     calls = []
 
-    def start(self, image, *, out_size, detail, **_):
-        calls.append((image.shape[:2], out_size, detail))
-        red = np.resize(image[..., 0], out_size)
+    def prepare(self, image, *, out_size, **_):
+        return Prepared((image,), (), out_size)
+
+    def start(self, photos, detail):
+        return [see(photo, detail) for photo in photos]
+
+    def see(photo, detail):
+        calls.append((photo.pictures[0].shape[:2], photo.out, detail))
+        red = np.resize(photo.pictures[0][..., 0], photo.out)
         confidence = None if detail == "label" else (red / 255).astype(np.float32)
         return lambda: Pixels(red % 6, confidence)
+
+    monkeypatch.setattr(Predictor, "prepare", prepare)
+    monkeypatch.setattr(Predictor, "room", lambda self, photo, detail: 1)
 
     monkeypatch.setattr(Predictor, "start", start)
     return calls
@@ -185,10 +200,10 @@ def test_what_a_kill_cut_off_is_done_again(model_dir, photos, tmp_path, network)
 def test_an_interrupted_run_keeps_what_is_done(model_dir, photos, tmp_path, network, monkeypatch):
     start = Predictor.start
 
-    def interrupted(self, image, **options):
+    def interrupted(self, photos, detail):
         if len(network) == 2:
             raise KeyboardInterrupt
-        return start(self, image, **options)
+        return start(self, photos, detail)
 
     monkeypatch.setattr(Predictor, "start", interrupted)
     command = [str(word) for word in ("predict", model_dir, photos, "--out", tmp_path / "out")]
@@ -305,3 +320,53 @@ def test_a_list_of_paths(photos, tmp_path, monkeypatch):
     assert [str(item.path) for item in find_inputs(["@b.png"], tmp_path / "out").photos] == [
         "@b.png"
     ]
+
+
+def test_two_processes_share_the_photos(model_dir, photos, tmp_path, cache_dir):
+    """Each does its part, the first tells of all, and a bad photo is known to both."""
+    (photos / "bad.png").write_text("no picture")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "flaxseg.cli", "predict", model_dir, photos]
+    command += ["--out", tmp_path / "two", "--write", "mask", "--num-processes", "2"]
+    command += ["--coordinator", f"127.0.0.1:{port}", "--process-id"]
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache_dir, "COLUMNS": "300"}
+    env["XLA_FLAGS"] = f"{env['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [
+        subprocess.Popen([*map(str, command), str(i)], env=env, cwd=ROOT, **pipes) for i in (0, 1)
+    ]
+    ended = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [2, 2]
+    assert all("1 of 4 photos cannot be used" in error for _, error in ended)
+    with pytest.raises(DataError, match="1 of 4 photos cannot be used"):
+        predict_files(model_dir, [photos], tmp_path / "one", write=["mask"])
+    names = ["a_mask.png", "b_mask.png", "photos.jsonl", "predictions.json", "sub", "summary.csv"]
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == names
+    for path in (tmp_path / "one").rglob("*"):
+        if path.is_file() and path.suffix != ".jsonl":
+            twin = tmp_path / "two" / path.relative_to(tmp_path / "one")
+            assert twin.read_bytes() == path.read_bytes()
+
+
+def test_lines_of_processes_join(tmp_path):
+    def record(name, size):
+        return {"name": name, "file": name, "state": [size, 0], "kinds": ["mask"]}
+
+    first, second = (Journal(tmp_path, "model", {}, process) for process in (0, 1))
+    first.open()
+    second.look()
+    first.add(record("a", 1))
+    second.add(record("b", 2))
+    second.add(record("a", 3))
+    with (tmp_path / "photos-of-1.jsonl").open("a") as file:
+        file.write('{"name": "cut off')
+    again = Journal(tmp_path, "model", {})
+    again.open()
+    found = {each["name"]: each["state"][0] for each in again.records(["a", "b", "cut off"])}
+    assert found == {"a": 3, "b": 2}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos.jsonl", "predictions.json"]
+    second.add(record("c", 4))
+    again.open(overwrite=True)
+    assert not [*again.records(["a", "b", "c"])]

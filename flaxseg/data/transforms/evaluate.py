@@ -58,11 +58,19 @@ class EvalTransform:
         image = cv2.resize(example.image, (width, height), interpolation=mode)
         return Example(image, example.label)
 
-    def seen_size(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """Height and width at which the network sees a picture of this height and width."""
+    def seen_size(self, shape: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
+        """Height and width at which the network sees a picture of this height and width.
+
+        Args:
+            shape: the picture's own.
+            scale: of `size`, of `base_size`, or of its own size; then follows the `multiple`.
+        """
         if self.size is not None:
-            return self.size
-        factor = 1.0 if self.base_size is None else fit_factor(shape, self.base_size)
+            shape, factor = self.size, scale
+        elif self.base_size is None:
+            factor = scale
+        else:
+            factor = fit_factor(shape, self.base_size) * scale
         height, width = (
             math.ceil(max(1, int(side * factor + 0.5)) / self.multiple) * self.multiple
             for side in shape
