@@ -47,24 +47,33 @@ def opened(path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_program_says_what_the_model_says_whatever_the_batch(name, tmp_path, capsys):
+def test_one_program_says_what_the_model_says_of_every_batch_and_size(name, tmp_path, capsys):
     """The command has compared batches of two."""
     config = save_model(name, tmp_path / "model", NETWORKS[name])
-    size = COMPARISONS[name].sizes[0 if config.fixed_size else 1]
-    flags = () if config.fixed_size else ("--size", *map(str, size))
+    sizes, flags = [COMPARISONS[name].sizes[0 if config.fixed_size else 1]], ()
+    if config.one_program:
+        sizes = (
+            [(64, 64), (128, 128), (32, 32)] if config.square else [(64, 64), (96, 64), (32, 160)]
+        )
+    elif not config.fixed_size:
+        flags = ("--size", *map(str, sizes[0]))
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "a.stablehlo"), *flags]) == 0
     assert re.search(
         r"verified +labels equal in 100 % of the pixels, logits", capsys.readouterr()[0]
     )
     about, program = opened(tmp_path / "a.stablehlo")
-    assert about["input"]["shape"] == ["batch", *size, 3]
-    assert about["sizes"]["fixed"] == list(size)
+    assert about["input"]["shape"][0] == "batch"
+    assert about["sizes"]["fixed"] == (None if config.one_program else list(sizes[0]))
     assert program.platforms == ("cpu", "cuda", "tpu")
-    images = np.random.default_rng(1).standard_normal((3, *size, 3), np.float32)
     model = native.load(tmp_path / "model")
-    expected = np.asarray(jax.jit(lambda x: model(x).logits)(images))
-    found = np.asarray(jax.jit(program.call)(images))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    own, exported = jax.jit(lambda x: model(x).logits), jax.jit(program.call)
+    for size in sizes:
+        images = np.random.default_rng(1).standard_normal((3, *size, 3), np.float32)
+        expected = np.asarray(own(images))
+        for batch in (1, 3):
+            found = np.asarray(exported(images[:batch]))
+            atol = 1e-4 * np.abs(expected).max()
+            np.testing.assert_allclose(found, expected[:batch], rtol=0, atol=atol)
     if name.startswith("ccnet"):  # whose norms all follow a convolution
         assert "rsqrt" not in program.mlir_module()
 
