@@ -260,10 +260,8 @@ def _export(options: Export) -> None:
 
 def _export_onnx(options: Export) -> None:
     header, arrays = read_directory(options.directory)
-    apart = onnx_file.write_onnx(
-        options.file, header.config, arrays, labels=header.labels, preprocess=header.preprocess
-    )
-    print(f"verified   onnxruntime and Flax differ by {apart:.1e} of the largest logit")
+    agreement = onnx_file.write_onnx(options.file, header, arrays)
+    print(f"verified   {agreement} of {agreement.pictures} pictures")
     print(f"wrote      {options.file}: {onnx_file.ONNX} {header.name}")
 
 

@@ -239,7 +239,7 @@ def save(
         return ()
     if format == ONNX:
         arrays = native.state_dict(model)
-        write_onnx(path, model.config, arrays, labels=labels, preprocess=preprocess)
+        write_onnx(path, make_header(model.config, labels=labels, preprocess=preprocess), arrays)
         return ()
     layout = load_format(format, models.architecture_of(model.config))
     if own and own.one_output and model.config.num_classes == 2:

@@ -17,6 +17,7 @@ from convert.sources import HUB, Place, files_of, holds_weights, locate
 from flaxseg.caches import IMPORTED, cache_root
 from flaxseg.data.cache import fingerprint, prepare_once
 from flaxseg.errors import CheckpointError
+from flaxseg.exported import kind_of
 from flaxseg.files import replace_text
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE, is_model_directory, write_files
@@ -32,10 +33,10 @@ def as_directory(source: str | os.PathLike, *, say: Callable[[str], None] | None
     """The directory of ours that a user's MODEL means.
 
     Args:
-        source: a model directory or the work directory of a training run, which is returned as it
-            is; any checkpoint that `convert.load` takes, which is imported into the cache unless
-            its content is there already; or "hf:owner/name[@revision]" with one of these. PyTorch
-            is not needed.
+        source: a model directory, the work directory of a training run, or a file of `flaxseg
+            export`, which are returned as they are; any checkpoint that `convert.load` takes,
+            which is imported into the cache unless its content is there already; or
+            "hf:owner/name[@revision]" with one of these. PyTorch is not needed.
         say: called with one line about a checkpoint: what it was recognised as, and what is
             assumed.
 
@@ -60,9 +61,10 @@ def _is_ours(place: Place) -> bool:
     if not path.exists():
         raise CheckpointError(
             f"{place.name} does not exist: give the work directory of a training run, a model "
-            f"directory, a checkpoint, or {HUB}owner/name for a repository of the Hugging Face hub"
+            f"directory, a checkpoint, an exported file, or {HUB}owner/name for a repository of "
+            "the Hugging Face hub"
         )
-    if is_model_directory(path) or is_model_directory(path / MODEL_FOLDER):
+    if kind_of(path) or is_model_directory(path) or is_model_directory(path / MODEL_FOLDER):
         return True
     return path.is_dir() and not holds_weights(path) and not place.name.startswith(HUB)
 

@@ -203,7 +203,7 @@ class PredictArgs:
 
     model: ModelArg
     """Work directory of a training run, model directory, or any checkpoint that `flaxseg convert
-    formats` lists: file, folder or hf:owner/name[@revision]."""
+    formats` lists: file, folder or hf:owner/name[@revision]; or a file of `flaxseg export`."""
 
     images: tyro.conf.Positional[tuple[str, ...]]
     """Photos, folders of photos, with their subfolders, or patterns such as 'photos/*.jpg'; - is
@@ -375,7 +375,7 @@ class EvalArgs(ViewArgs):
 
     path: ModelArg
     """Work directory of a training run, model directory, or any checkpoint that `flaxseg convert
-    formats` lists: file, folder or hf:owner/name[@revision]."""
+    formats` lists: file, folder or hf:owner/name[@revision]; or a file of `flaxseg export`."""
 
     metrics: tuple[str, ...] | None = None
     """Further scores: accuracy_of_all, micro_iou, micro_iou:CLASS, soft_iou, boundary_iou."""
@@ -446,7 +446,7 @@ def export(args: Sequence[str], prog: str = "flaxseg export") -> None:
     """Write a network with its weights as one file that runs without flaxseg."""
     from flaxseg.export.command import ExportArgs
 
-    def write_onnx(*args: Any, **options: Any) -> float:
+    def write_onnx(*args: Any, **options: Any) -> Any:
         return _converters("convert.onnx_file").write_onnx(*args, **options)
 
     parse(ExportArgs, args, prog)(_opened, write_onnx)
@@ -458,7 +458,7 @@ class InfoArgs:
 
     model: ModelArg
     """Work directory of a training run, model directory, or any checkpoint that `flaxseg convert
-    formats` lists: file, folder or hf:owner/name[@revision]."""
+    formats` lists: file, folder or hf:owner/name[@revision]; or a file of `flaxseg export`."""
 
     size: tuple[int, int] | None = None
     """Height and width of the picture for which FLOPs are counted, in pixels. None: the only one

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from flaxseg import models
 from flaxseg.errors import ConfigError
+from flaxseg.exported import ExportedConfig, files_of, kind_of, read_about
 from flaxseg.inference.files import resolve_model_dir
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, read_directory
@@ -82,7 +83,7 @@ class Info:
 
     path: Path
     name: str
-    config: models.Config
+    config: models.Config | ExportedConfig
     like: str
     changed: Changed
     labels: LabelSet
@@ -109,7 +110,7 @@ class Info:
         return {
             "path": str(self.path),
             "name": self.name,
-            "model": models.config_to_json(config),
+            "model": models.config_to_json(config.network),
             "like": self.like,
             "changed": self.changed,
             "labels": self.labels.to_json(),
@@ -132,7 +133,7 @@ def read_info(path: str | os.PathLike, size: tuple[int, int] | None = None) -> I
     """Looks at a model; nothing is computed, and no weights are read.
 
     Args:
-        path: work directory of a training run, or model directory.
+        path: work directory of a training run, model directory, or exported file.
         size: height and width of the picture that is counted. None: the only one that the network
             takes, or 512 x 512.
 
@@ -141,28 +142,58 @@ def read_info(path: str | os.PathLike, size: tuple[int, int] | None = None) -> I
         ConfigError: the network does not take this size.
     """
     directory = resolve_model_dir(path)
-    header = read_directory(directory)[0]
-    config = header.config
-    size = size or config.fixed_size or USUAL_SIZE
+    found = _told_of_file(directory) if kind_of(directory) else _told_of_directory(directory)
+    config = found.config
+    fixed: tuple[int, int] | None = config.fixed_size
+    size = size or fixed or USUAL_SIZE
     try:
         config.check_size(size)
     except ConfigError as error:
         raise ConfigError(f"--size {size[0]} {size[1]}: {error}") from None
-    values = json.loads((directory / CONFIG_FILE).read_text())
-    like, changed = nearest(header.name, config)
+    like, changed = nearest(found.name, config.network)
     return Info(
         path=directory,
-        name=header.name,
+        name=found.name,
         config=config,
         like=like,
         changed=changed,
-        labels=header.labels,
-        preprocess=header.preprocess,
+        labels=found.labels,
+        preprocess=found.preprocess,
         size=size,
-        parts=count_parts(config, size),
-        disk_bytes=sum(file.stat().st_size for file in directory.iterdir() if file.is_file()),
-        more={key: value for key, value in values.items() if key not in header.to_json()},
+        parts=count_parts(config.network, size),
+        disk_bytes=sum(file.stat().st_size for file in found.files),
+        more=found.more,
     )
+
+
+class _Told(NamedTuple):
+    """What the files of a model tell."""
+
+    name: str
+    config: models.Config | ExportedConfig
+    labels: LabelSet
+    preprocess: Preprocess
+    files: list[Path]
+    more: dict[str, Any]
+
+
+def _told_of_directory(directory: Path) -> _Told:
+    header = read_directory(directory)[0]
+    values = json.loads((directory / CONFIG_FILE).read_text())
+    more = {key: value for key, value in values.items() if key not in header.to_json()}
+    files = [file for file in directory.iterdir() if file.is_file()]
+    return _Told(header.name, header.config, header.labels, header.preprocess, files, more)
+
+
+def _told_of_file(path: Path) -> _Told:
+    about = read_about(path)
+    more = {key: about.values[key] for key in _OF_FILES if key in about.values}
+    more |= about.values.get("more", {})
+    return _Told(about.name, about.config, about.labels, about.preprocess, files_of(path), more)
+
+
+_OF_FILES = ("format", "input", "output", "platforms", "opset", "jax", "jaxlib")
+"""What an exported file tells besides a model directory."""
 
 
 def nearest(name: str, config: models.Config) -> tuple[str, Changed]:
@@ -265,7 +296,7 @@ def _said(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _sizes(config: models.Config) -> str:
+def _sizes(config: models.Config | ExportedConfig) -> str:
     """Which pictures a network takes, in words."""
     if config.fixed_size is not None:
         return f"{config.fixed_size[0]} x {config.fixed_size[1]} pixels, others are stretched"

@@ -254,6 +254,11 @@ def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, Stor
         CheckpointError: a file is missing or broken.
     """
     directory = Path(directory)
+    if directory.is_file():
+        raise CheckpointError(
+            f"{directory} is a file, of which no weights can be taken: give the model directory "
+            "that it was made from"
+        )
     aside = _neighbours(directory.absolute())[1]
     if not directory.exists() and aside.exists():
         # A writer was killed, or is busy, between stepping aside and moving in.

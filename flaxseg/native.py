@@ -14,7 +14,8 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg import models
-from flaxseg.errors import CheckpointError
+from flaxseg.errors import CheckpointError, ConfigError
+from flaxseg.exported import kind_of, open_exported
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import (
     WEIGHTS_FILE,
@@ -110,13 +111,14 @@ def load(
     """The network of a model directory, in eval mode and ready for inference.
 
     Args:
-        directory: what `save` wrote.
+        directory: what `save` wrote; or a file of `flaxseg export`, whose program is called as the
+            network is.
         dtype: of the computation; parameters keep float32.
         matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
 
     Raises:
         CheckpointError: what is missing, broken or does not fit, by file and key.
-        ConfigError: an unknown precision.
+        ConfigError: an unknown precision, or another one than an exported program has.
     """
     return load_with_meta(directory, dtype=dtype, matmul_precision=matmul_precision).model
 
@@ -128,6 +130,8 @@ def load_with_meta(
     matmul_precision: Precision = "highest",
 ) -> LoadedModel:
     """Like `load`, with the class names and the normalisation that the weights were trained on."""
+    if kind_of(directory):
+        return _load_exported(directory, dtype, matmul_precision)
     header, arrays = read_directory(directory)
     param_dtype = jnp.promote_types(_common_dtype(arrays), jnp.float32)
     model = models.abstract_model(header.config, dtype=dtype, param_dtype=param_dtype)
@@ -137,6 +141,18 @@ def load_with_meta(
     except CheckpointError as error:
         raise CheckpointError(f"{os.path.join(directory, WEIGHTS_FILE)}: {error}") from None
     return LoadedModel(model, header.labels, header.preprocess)
+
+
+def _load_exported(
+    path: str | os.PathLike, dtype: DTypeLike, matmul_precision: Precision
+) -> LoadedModel:
+    if jnp.dtype(dtype) != jnp.float32 or matmul_precision != "highest":
+        raise ConfigError(
+            f"{path} is an exported program, which computes in float32 with matmul_precision "
+            f"'highest' alone, not in {jnp.dtype(dtype)} with {matmul_precision!r}"
+        )
+    network, about = open_exported(path)
+    return LoadedModel(network, about.labels, about.preprocess)  # pyright: ignore[reportArgumentType]
 
 
 def to_torch_axes(leaf: nnx.Variable, array: np.ndarray) -> np.ndarray:

@@ -52,6 +52,12 @@ class Preprocess:
         pixels = pixels / jnp.asarray(self.std, jnp.float32)
         return pixels if self.channels == "rgb" else pixels[..., ::-1]
 
+    def inverse(self, images: jax.Array) -> jax.Array:
+        """The RGB pixels (..., 3), uint8, that normalised images were made of, rounded to bytes."""
+        pixels = images if self.channels == "rgb" else images[..., ::-1]
+        pixels = pixels * jnp.asarray(self.std, jnp.float32) + jnp.asarray(self.mean, jnp.float32)
+        return jnp.clip(jnp.round(255 * pixels), 0, 255).astype(jnp.uint8)
+
     def __str__(self) -> str:
         return f"{self.channels}, mean {_numbers(self.mean)}, std {_numbers(self.std)}"
 

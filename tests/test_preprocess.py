@@ -66,3 +66,12 @@ def test_rounded_numbers_are_close():
     assert not exact.is_close(Preprocess(exact.mean, exact.std, "bgr"))
     assert not exact.is_close(Preprocess(exact.mean, (0.004,) * 3))
     assert not exact.is_close(Preprocess())
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_the_inverse_gives_every_byte_back(channels):
+    preprocess = Preprocess((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), channels)
+    pixels = np.stack([np.arange(256), np.arange(256)[::-1], np.arange(256) ^ 0x55], -1)
+    found = preprocess.inverse(preprocess(pixels.astype(np.uint8)))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, pixels)

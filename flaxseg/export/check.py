@@ -26,6 +26,10 @@ LOGITS_APART = 1e-4
 BATCH = 2
 """Pictures of a call."""
 
+SIZES = ((128, 192), (224, 160))
+"""Heights and widths at which a program that takes any is compared: lying and upright, for a wrong
+interpolation may be right for one of them."""
+
 MOST_PHOTOS = 8
 _DRAWN = 3
 _SMALLEST_SCENE = 16
@@ -56,6 +60,20 @@ class Agreement(NamedTuple):
         return f"labels equal in {_percent(self.labels)} of the pixels{apart}"
 
 
+def checked_sizes(
+    config: models.Config, size: tuple[int, int] | None
+) -> tuple[tuple[int, int], ...]:
+    """The sizes at which a program is compared.
+
+    Args:
+        config: of the network.
+        size: the only one that the program takes; None: it takes any.
+    """
+    if size is not None:
+        return (size,)
+    return tuple((width, width) for _, width in SIZES) if config.square else SIZES
+
+
 def check_pictures(size: tuple[int, int], folder: str | os.PathLike | None) -> list[np.ndarray]:
     """Pictures to compare on, (H, W, 3) uint8 each.
 
@@ -79,7 +97,7 @@ def check_pictures(size: tuple[int, int], folder: str | os.PathLike | None) -> l
 def compare(
     program: Callable[[np.ndarray], Any],
     loaded: LoadedModel,
-    pictures: Sequence[np.ndarray],
+    pictures: Sequence[Sequence[np.ndarray]],
     *,
     normalised: bool,
     logits: bool,
@@ -89,17 +107,14 @@ def compare(
     Args:
         program: from a batch of pictures to what the exported program says.
         loaded: the model, as its directory has it.
-        pictures: (H, W, 3) uint8, one or more of one size.
+        pictures: (H, W, 3) uint8, one or more of one size in each part.
         normalised: the program takes normalised pictures, float32, in place of bytes.
         logits: it gives logits (B, H, W, K), not labels (B, H, W).
     """
     graphdef, state = nnx.split(models.eval_view(loaded.model))
     model = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x).logits)
-    # One shape of the batch, so that each side compiles once.
-    even = [*pictures, *pictures[: -len(pictures) % BATCH]]
     equal, apart, largest = [], [0.0], [0.0]
-    for start in range(0, len(even), BATCH):
-        images = np.stack(even[start : start + BATCH])
+    for images in (batch for part in pictures for batch in _batches(part)):
         inputs = np.asarray(loaded.preprocess(images))  # pyright: ignore[reportArgumentType]
         expected = np.asarray(model(state, inputs))
         found = np.asarray(program(inputs if normalised else images))
@@ -109,7 +124,13 @@ def compare(
             found = found.argmax(-1)
         equal.append(np.mean(found == expected.argmax(-1)))
     far = float(np.max(apart) / np.max(largest)) if logits else None
-    return Agreement(len(pictures), float(np.mean(equal)), far)
+    return Agreement(sum(map(len, pictures)), float(np.mean(equal)), far)
+
+
+def _batches(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """All of one shape, so that each side compiles once; the last is filled up with the first."""
+    even = [*pictures, *pictures[: -len(pictures) % BATCH]]
+    return [np.stack(even[start : start + BATCH]) for start in range(0, len(even), BATCH)]
 
 
 def require(agreement: Agreement, what: str) -> None:

@@ -1,17 +1,18 @@
 """`flaxseg export`."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from flaxseg import models
 from flaxseg.errors import ConfigError
-from flaxseg.export.stablehlo import SUFFIX, Step, write_stablehlo
+from flaxseg.export.about import Step, told_besides
+from flaxseg.export.stablehlo import SUFFIX, divisor, write_stablehlo
 from flaxseg.inference.files import resolve_model_dir
-from flaxseg.model_dir import Header, read_directory
+from flaxseg.model_dir import read_directory
 
 ONNX_SUFFIX = ".onnx"
 USUAL_SIZE = (512, 512)
@@ -34,16 +35,19 @@ class ExportArgs:
 
     steps: Annotated[tuple[Step, ...], tyro.conf.arg(name="with")] = ()
     """What becomes part of the program. preprocess: pictures are bytes, red, green and blue;
-    argmax: label maps come out in place of logits. Of .stablehlo alone."""
+    argmax: label maps of bytes come out in place of logits."""
 
     size: tuple[int, int] | None = None
-    """Height and width of the pictures, in pixels. None: the only one that the network takes, or
-    512 512. Of .stablehlo alone; the .onnx takes any where the network does."""
+    """The only height and width of the pictures, in pixels. None: any that the network takes; of
+    .stablehlo multiples of 32, and 512 512 for a network whose positions are resized."""
+
+    opset: int | None = None
+    """Version of the operators of an .onnx file, 18 to 23. None: 20."""
 
     check: Path | None = None
-    """Folder of photos to compare on. None: noise and drawn shapes. Of .stablehlo alone."""
+    """Folder of photos to compare on. None: noise and drawn shapes."""
 
-    def __call__(self, opened: Callable[[str], Path], write_onnx: Callable[..., float]) -> None:
+    def __call__(self, opened: Callable[[str], Path], write_onnx: Callable[..., Any]) -> None:
         """Writes the file, and says what it is.
 
         Args:
@@ -53,14 +57,10 @@ class ExportArgs:
         Raises:
             FlaxsegError: a name that does not fit, or a program that differs from the model.
         """
-        writers = {
-            SUFFIX: self._write_stablehlo,
-            ONNX_SUFFIX: functools.partial(self._write_onnx, write_onnx),
-        }
-        if self.out.suffix not in writers:
+        if self.out.suffix not in (SUFFIX, ONNX_SUFFIX):
             raise ConfigError(
                 f"{self.out} ends in {self.out.suffix or 'nothing'!r}: give it a name that ends in "
-                f"{' or '.join(writers)}"
+                f"{SUFFIX} or {ONNX_SUFFIX}"
             )
         if self.out.exists():
             raise ConfigError(f"{self.out} exists: choose another name or remove it")
@@ -68,27 +68,30 @@ class ExportArgs:
             raise ConfigError(f"{self.out}: there is no folder {self.out.absolute().parent}")
         directory = resolve_model_dir(opened(self.model))
         header, arrays = read_directory(directory)
-        writers[self.out.suffix](directory, header, arrays)
+        config, size = header.config, self.size or header.config.fixed_size
+        if size is not None:
+            try:
+                config.check_size(size)
+            except ConfigError as error:
+                raise ConfigError(f"--size {size[0]} {size[1]}: {error}") from None
+        options = {"steps": self.steps, "photos": self.check}
+        if self.out.suffix == SUFFIX:
+            if self.opset is not None:
+                raise ConfigError(f"--opset is for {ONNX_SUFFIX} files: leave it out")
+            size = size if size or config.one_program else USUAL_SIZE
+            agreement = write_stablehlo(self.out, directory, size=size, **options)
+        else:
+            options |= {"opset": self.opset, "more": told_besides(directory, header)}
+            agreement = write_onnx(self.out, header, arrays, size=size, **options)
+        print(f"takes      any number of pictures of {self._taken(size, config)}")
+        print(f"verified   {agreement} of {agreement.pictures} pictures")
         print(f"wrote      {self.out}: {header.name}, {header.labels.num_classes} classes")
 
-    def _write_stablehlo(self, directory: Path, header: Header, _: Any) -> None:
-        size = self.size or header.config.fixed_size or USUAL_SIZE
-        try:
-            header.config.check_size(size)
-        except ConfigError as error:
-            raise ConfigError(f"--size {size[0]} {size[1]}: {error}") from None
-        options = {"size": size, "steps": self.steps, "photos": self.check}
-        agreement = write_stablehlo(self.out, directory, **options)
-        told = "" if self.size or header.config.fixed_size else ", choose with --size"
-        print(f"takes      any number of pictures of {size[0]} x {size[1]} pixels{told}")
-        print(f"verified   {agreement} of {agreement.pictures} pictures")
-
-    def _write_onnx(
-        self, write: Callable[..., float], _: Path, header: Header, arrays: Any
-    ) -> None:
-        given = {"--with": self.steps, "--size": self.size, "--check": self.check}
-        for flag in (flag for flag, value in given.items() if value):
-            raise ConfigError(f"{flag} is for {SUFFIX} files, not for {self.out}: leave it out")
-        told = {"labels": header.labels, "preprocess": header.preprocess}
-        apart = write(self.out, header.config, arrays, **told)
-        print(f"verified   onnxruntime and Flax differ by {apart:.1e} of the largest logit")
+    def _taken(self, size: tuple[int, int] | None, config: models.Config) -> str:
+        """The sizes of pictures in words."""
+        if size is not None:
+            told = "" if self.size or config.fixed_size else ", choose with --size"
+            return f"{size[0]} x {size[1]} pixels{told}"
+        multiple = divisor(config) if self.out.suffix == SUFFIX else config.size_divisor
+        sides = f" whose sides are multiples of {multiple} pixels" if multiple > 1 else ""
+        return f"any size{sides}{', square' if config.square else ''}"

@@ -7,35 +7,33 @@ A file is a zip archive without compression: `about.json` tells what `program.bi
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 from jax import export
 from jax import numpy as jnp
 
-import flaxseg
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError
-from flaxseg.export.check import Agreement, check_pictures, compare, require
+from flaxseg.export.about import Size, Step, about, told_besides
+from flaxseg.export.check import Agreement, check_pictures, checked_sizes, compare, require
+from flaxseg.exported.files import ABOUT_FILE, PROGRAM_FILE
 from flaxseg.files import replace_file
-from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE, read_directory
+from flaxseg.model_dir import WEIGHTS_FILE, read_directory
 from flaxseg.native import LoadedModel
 
 SUFFIX = ".stablehlo"
-FORMAT = "flaxseg-stablehlo"
-FORMAT_VERSION = 1
-ABOUT_FILE = "about.json"
-PROGRAM_FILE = "program.bin"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
-Step = Literal["preprocess", "argmax"]
-"""What may be part of the program besides the network: normalisation before it, labels after."""
-
-STEPS: tuple[Step, ...] = get_args(Step)
+MULTIPLE = 32
+"""Pixels that divide the sides of pictures whose size is free: then the sides of all maps follow
+from those of the picture without rounding, for no network halves a map more often than five
+times."""
 
 GUARANTEE = (
     "JAX reads it with every release of the six months after that of this jaxlib, and with older "
@@ -48,21 +46,21 @@ def write_stablehlo(
     path: str | os.PathLike,
     directory: str | os.PathLike,
     *,
-    size: tuple[int, int],
+    size: Size | None = None,
     steps: Collection[Step] = (),
     photos: str | os.PathLike | None = None,
 ) -> Agreement:
     """Writes a model directory as one file, once its program has been compared with the model.
 
-    The program runs on CPUs, NVIDIA GPUs and TPUs. It takes any number of pictures (B, H, W, 3) of
-    the size that it was made for: normalised float32, or uint8 with the step "preprocess". It gives
-    logits (B, H, W, K) float32, or labels (B, H, W) uint8 with the step "argmax". Float32 is
-    multiplied as such.
+    The program runs on CPUs, NVIDIA GPUs and TPUs. It takes any number of pictures (B, H, W, 3):
+    normalised float32, or uint8 with the step "preprocess". It gives logits (B, H, W, K) float32,
+    or labels (B, H, W) uint8 with the step "argmax". Float32 is multiplied as such.
 
     Args:
         path: file to write; one that exists is replaced only once the new one is whole.
         directory: model directory.
-        size: height and width of the pictures.
+        size: the only height and width of the pictures; None: all that the network takes and that
+            are multiples of 32, of networks whose configuration is of `one_program`.
         steps: what is part of the program besides the network.
         photos: folder of photos to compare on; None: noise and drawn shapes.
 
@@ -76,8 +74,10 @@ def write_stablehlo(
     """
     path, directory = Path(path), Path(directory)
     loaded = native.load_with_meta(directory)
-    loaded.model.config.check_size(size)
-    pictures = check_pictures(size, photos)
+    sizes = checked_sizes(loaded.model.config, size)
+    for each in sizes:
+        loaded.model.config.check_size(each)
+    pictures = [check_pictures(each, photos) for each in sizes]
     exported = make_program(loaded, size, steps)
     content = exported.serialize()
     agreement = compare(
@@ -93,13 +93,13 @@ def write_stablehlo(
 
 
 def make_program(
-    loaded: LoadedModel, size: tuple[int, int], steps: Collection[Step] = ()
+    loaded: LoadedModel, size: Size | None, steps: Collection[Step] = ()
 ) -> export.Exported:
-    """The network with its weights, batch norms folded, for pictures of one size.
+    """The network with its weights, batch norms folded.
 
     Args:
         loaded: the model.
-        size: height and width of the pictures.
+        size: height and width of the pictures; None: any.
         steps: what is part of the program besides the network.
     """
     network = models.fold(loaded.model)
@@ -109,62 +109,59 @@ def make_program(
         logits = network(inputs[None]).logits[0]
         return jnp.argmax(logits, -1).astype(jnp.uint8) if "argmax" in steps else logits
 
-    # The network sees one picture, whose sides are plain numbers: only vmap meets the unknown
-    # length of the batch.
-    (batch,) = export.symbolic_shape("batch")
+    # The network sees one picture: only vmap meets the unknown length of the batch.
     dtype = jnp.uint8 if "preprocess" in steps else jnp.float32
-    pictures = jax.ShapeDtypeStruct((batch, *size, 3), dtype)
+    pictures = jax.ShapeDtypeStruct(_shape(loaded.model.config, size), dtype)
     return export.export(jax.jit(jax.vmap(see)), platforms=PLATFORMS)(pictures)
+
+
+def divisor(config: models.Config) -> int:
+    """Of the sides of pictures whose size is free."""
+    return math.lcm(config.size_divisor, MULTIPLE)
+
+
+def _shape(config: models.Config, size: Size | None) -> tuple[Any, ...]:
+    """Of the pictures; what is free has a name."""
+    if size is not None:
+        return (*export.symbolic_shape("batch"), *size, 3)
+    sides = ("side", "side") if config.square else ("rows", "columns")
+    free = (f"{divisor(config)}*{side}" for side in sides)
+    return tuple(export.symbolic_shape(f"batch, {', '.join(free)}, 3"))
 
 
 def _about(
     directory: Path,
     exported: export.Exported,
-    size: tuple[int, int],
+    size: Size | None,
     steps: Collection[Step],
     agreement: Agreement,
 ) -> dict[str, Any]:
     """What `about.json` holds."""
     header = read_directory(directory)[0]
-    values = json.loads((directory / CONFIG_FILE).read_text())
     with (directory / WEIGHTS_FILE).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    (taken,), (given,) = exported.in_avals, exported.out_avals
-    bytes_in, labels_out = "preprocess" in steps, "argmax" in steps
+    taken, given = (_plain(*avals) for avals in (exported.in_avals, exported.out_avals))
+    more = told_besides(directory, header)
     return {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "flaxseg": flaxseg.__version__,
+        **about("stablehlo", header, size, divisor(header.config), steps, taken, given, more),
         "jax": jax.__version__,
         "jaxlib": importlib.metadata.version("jaxlib"),
         "calling_convention_version": exported.calling_convention_version,
         "guarantee": GUARANTEE,
         "platforms": list(exported.platforms),
-        "name": header.name,
-        "model": models.config_to_json(header.config),
-        "labels": header.labels.to_json(),
-        "preprocess": header.preprocess.to_json(),
-        "input": {
-            "shape": [str(taken.shape[0]), *size, 3],
-            "dtype": str(taken.dtype),
-            "values": "red, green, blue, 0 to 255" if bytes_in else "normalised, see preprocess",
-        },
-        "output": {
-            "shape": [str(given.shape[0]), *given.shape[1:]],
-            "dtype": str(given.dtype),
-            "values": "labels" if labels_out else "logits",
-        },
         "weights_sha256": digest,
         "agreement": agreement._asdict(),
-        # Whatever else is told of the model, such as licence and source, goes where it goes.
-        "more": {key: value for key, value in values.items() if key not in header.to_json()},
     }
 
 
-def _write(path: Path, about: dict[str, Any], content: bytes | bytearray) -> None:
+def _plain(array: Any) -> list[int | str]:
+    return [str(n) if export.is_symbolic_dim(n) else n for n in array.shape]
+
+
+def _write(path: Path, told: dict[str, Any], content: bytes | bytearray) -> None:
     try:
         with replace_file(path) as partial, zipfile.ZipFile(partial, "w") as file:
-            file.writestr(ABOUT_FILE, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+            file.writestr(ABOUT_FILE, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
             file.writestr(PROGRAM_FILE, content)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error

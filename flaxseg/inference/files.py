@@ -18,12 +18,14 @@ from flaxseg import distributed, native
 from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_run_source
 from flaxseg.data.problems import raise_problems
 from flaxseg.errors import CheckpointError, ConfigError, DataError
+from flaxseg.exported import files_of, kind_of, require_logits
 from flaxseg.inference.canvas import USUAL_SIDE, Canvases
 from flaxseg.inference.evaluate import evaluate
 from flaxseg.inference.inputs import find_inputs, output_files
 from flaxseg.inference.journal import Journal, fingerprint
 from flaxseg.inference.metrics import Scores, scores_table
-from flaxseg.inference.outputs import OUTPUTS, check_kinds, make_folder
+from flaxseg.inference.more_metrics import SOFT_IOU
+from flaxseg.inference.outputs import OUTPUTS, check_kinds, make_folder, needed_detail
 from flaxseg.inference.photos import Job, OutSize, PhotoTask
 from flaxseg.inference.pipeline import pipeline
 from flaxseg.inference.predict import Predictor
@@ -64,20 +66,28 @@ def resolve_model_dir(path: Pathlike) -> Path:
 
     Args:
         path: a model directory (config.json and model.safetensors), or the work directory of a
-            training run, whose model directory is `model`.
+            training run, whose model directory is `model`; a file of `flaxseg export` is returned
+            as it is.
 
     Raises:
         CheckpointError: there is neither, with what was found instead.
     """
     path = Path(path)
+    if kind_of(path):
+        return path
     for candidate in (path / MODEL_FOLDER, path):
         if all((candidate / name).is_file() for name in _MODEL_FILES):
             return candidate
     raise CheckpointError(
         f"{path} is neither a model directory, which holds {' and '.join(_MODEL_FILES)}, nor the "
-        f"work directory of a training run, which holds {MODEL_FOLDER}/ with them: "
-        f"found {_found(path)}"
+        f"work directory of a training run, which holds {MODEL_FOLDER}/ with them, nor a file of "
+        f"flaxseg export: found {_found(path)}"
     )
+
+
+def _files_of(model: Path) -> list[Path]:
+    """The files of a model that `resolve_model_dir` found."""
+    return files_of(model) if kind_of(model) else [model / name for name in _MODEL_FILES]
 
 
 def _found(path: Path) -> str:
@@ -179,6 +189,9 @@ def predict_files(
     model_folder = resolve_model_dir(model_dir)
     views = Views(tuple(scales), flip)
     loaded = native.load_with_meta(model_folder, matmul_precision=matmul_precision)
+    if needed_detail(kinds, min_confidence) != "label" or not views.plain:
+        asks = "a confidence or probability (--write, --min-confidence, --scales, --flip)"
+        require_logits(loaded.model, asks)
     settings = _settings(Path(model_dir))
     inputs = find_inputs(images, out)
     windows = _windows(settings, window, stride)
@@ -212,7 +225,7 @@ def predict_files(
         "--matmul-precision": matmul_precision,
         "the training run's view": {name: settings.get(name) for name in _VIEW},
     }
-    model = fingerprint(model_folder / name for name in _MODEL_FILES)
+    model = fingerprint(_files_of(model_folder))
     journal = Journal(out, model, made_with, distributed.index())
     if distributed.is_first():
         journal.open(overwrite)
@@ -454,6 +467,8 @@ def evaluate_dir(
         missing_mask=missing_mask,
         max_pixels=max_pixels,
     )
+    if SOFT_IOU in settings.get("metrics", ()):
+        require_logits(loaded.model, f"--metrics {SOFT_IOU}")
     options: dict[str, Any] = {name: settings[name] for name in _READING if name in settings}
     options["data_dir"] = data_dir or options.get("data_dir")
     source = open_run_source(settings["data"], split, **options)

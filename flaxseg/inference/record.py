@@ -90,7 +90,7 @@ class Record:
         }
         if self._like is not None:
             check_views(self._like, self.settings)
-        self.model, self.network = model, name_of(config)
+        self.model, self.network = model, name_of(config.network)
         self.labels, self.log = source.labels, PictureLog(source.labels.num_classes)
         self._source, self._transform = source, transform
 

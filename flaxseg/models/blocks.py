@@ -25,6 +25,11 @@ class AnySize:
     """Which images a network takes: the base of every configuration, for one that takes any."""
 
     @property
+    def network(self) -> Any:
+        """The configuration of the network itself, where this one is of a program made of it."""
+        return self
+
+    @property
     def fixed_size(self) -> tuple[int, int] | None:
         """The only height and width it takes, in pixels; None: any."""
         return None
@@ -38,6 +43,11 @@ class AnySize:
     def square(self) -> bool:
         """Height and width must be the same."""
         return False
+
+    @property
+    def one_program(self) -> bool:
+        """Whether one program can take images of all its sizes: no number of pixels decides."""
+        return self.fixed_size is None
 
     @property
     def takes_canvas(self) -> bool:

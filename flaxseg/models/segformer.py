@@ -76,7 +76,7 @@ class SegFormerConfig(AnySize):
         """Raises a `ConfigError` for images so small that some attention would have no key."""
         super().check_size(size)
         smallest = self.backbone.smallest_side
-        if min(size) < smallest:
+        if any(side < smallest for side in size):  # each may be symbolic, which have no minimum
             raise ConfigError(
                 f"images of {size[0]}x{size[1]} pixels are too small for the network, which needs "
                 f"{smallest} or more on both sides: enlarge or pad them"

@@ -97,6 +97,11 @@ class SETRConfig(AnySize):
         require(len(self.aux_weights) == heads, "aux_weights", self.aux_weights, expected)
 
     @property
+    def one_program(self) -> bool:
+        """See `AnySize`; a table of positions is resized or not by the number of patches."""
+        return False
+
+    @property
     def fixed_size(self) -> tuple[int, int] | None:
         """The only image size (H, W) that the network takes; None: it takes any."""
         fixed = self.backbone.resize_positions == "none"

@@ -2,12 +2,17 @@
 
 `jax.image.resize` has no align_corners=True, low-pass filters when it shrinks, and its gather
 has a slow gradient; the two forms here are matrix products, or sums of shifted copies.
+
+Sides may be symbolic, as in a program that is exported for pictures of any size: what is a constant
+of a known side is then computed when the program runs.
 """
 
+import math
 from typing import Any
 
 import jax
 import numpy as np
+from jax import export
 from jax import numpy as jnp
 
 from flaxseg.ops import canvas
@@ -50,7 +55,7 @@ def resize_nearest(x: jax.Array, size: tuple[int, int]) -> jax.Array:
         rows, cols = (_nearest_within(*sides) for sides in zip(size, before, after, strict=True))
         x = jnp.take_along_axis(x, rows[:, :, None, None], 1)
         return jnp.take_along_axis(x, cols[:, None, :, None], 2)
-    rows, cols = (nearest_indices(n, out) for n, out in zip(x.shape[1:3], size, strict=True))
+    rows, cols = (_nearest(n, out) for n, out in zip(x.shape[1:3], size, strict=True))
     return x[:, rows][:, :, cols]
 
 
@@ -60,10 +65,10 @@ def _resize_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> jax.
         return x
     if out % n == 0 and not align_corners:
         return _upsample_phases(x, axis, out // n)
-    matrix = interpolation_matrix(n, out, align_corners).astype(x.dtype)
+    matrix = _matrix(n, out, align_corners, x.dtype)
     # The matrix stands on the left and the channels stay last: no transposed copy of the map.
     lead, tail = x.shape[:axis], x.shape[axis + 1 :]
-    stacked = x.reshape(int(np.prod(lead)), n, int(np.prod(tail)))
+    stacked = x.reshape(math.prod(lead), n, math.prod(tail))
     y = jnp.einsum("on,bnc->boc", matrix, stacked, precision=EXACT)
     return y.reshape(*lead, out, *tail)
 
@@ -88,6 +93,18 @@ def _shifted(x: jax.Array, axis: int, step: int) -> jax.Array:
     if step < 0:
         return jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
     return jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
+
+
+def _matrix(n: Any, out: Any, align_corners: bool, dtype: Any) -> Any:
+    """The (out, n) matrix of linear interpolation along one axis."""
+    if not _symbolic(n, out):
+        return interpolation_matrix(n, out, align_corners).astype(dtype)
+    whole = jnp.full(1, out), jnp.full(1, n)
+    return interpolation_within(out, n, *whole, align_corners, dtype)[0]
+
+
+def _symbolic(*sides: Any) -> bool:
+    return any(map(export.is_symbolic_dim, sides))
 
 
 def interpolation_matrix(n: int, out: int, align_corners: bool) -> np.ndarray:
@@ -145,6 +162,13 @@ def _nearest_within(out: int, reach: jax.Array, out_reach: jax.Array) -> jax.Arr
     scale = (reach.astype(jnp.float32) / out_reach.astype(jnp.float32))[:, None]
     found = jnp.floor(jnp.arange(out, dtype=jnp.float32) * scale).astype(jnp.int32)
     return jnp.minimum(found, reach[:, None] - 1)
+
+
+def _nearest(n: Any, out: Any) -> Any:
+    """The source pixel of each of `out` pixels on a side of n."""
+    if _symbolic(n, out):
+        return _nearest_within(out, jnp.full(1, n), jnp.full(1, out))[0]
+    return nearest_indices(n, out)
 
 
 def nearest_indices(n: int, out: int) -> np.ndarray:

@@ -1,7 +1,9 @@
+import jax
 import numpy as np
 import pytest
 import torch
 from comparison import assert_same_map, nchw, nhwc, random
+from jax import export
 from jax import numpy as jnp
 from torch.nn import functional as F
 
@@ -38,6 +40,21 @@ def test_nearest_equals_torch(size, out):
     np.testing.assert_array_equal(
         ops.resize_nearest(jnp.asarray(x), out), nhwc(F.interpolate(nchw(x), out, mode="nearest"))
     )
+
+
+def test_symbolic_sides_give_what_known_ones_do():
+    def resize(x):
+        size = 2 * x.shape[1] + 1, x.shape[2] + 3  # no whole factors, up and down
+        corners = (ops.resize_bilinear(x, size, align_corners=c) for c in (False, True))
+        small = ops.resize_bilinear(x, (3, 2 * x.shape[2]))
+        return *corners, small, ops.resize_nearest(x, size)
+
+    shape = jax.ShapeDtypeStruct(export.symbolic_shape("1, height, width, 2"), jnp.float64)
+    program = jax.jit(export.export(jax.jit(resize))(shape).call)
+    for size in ((3, 4), (7, 1)):
+        x = random(1, *size, 2)
+        for found, expected in zip(program(x), resize(jnp.asarray(x)), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_nearest_picks_torch_indices_at_every_size():
