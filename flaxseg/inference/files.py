@@ -26,6 +26,7 @@ from flaxseg.inference.pipeline import pipeline
 from flaxseg.inference.predict import Predictor
 from flaxseg.inference.record import Record
 from flaxseg.inference.remarks import Remarks
+from flaxseg.inference.segmenter import Segmenter
 from flaxseg.inference.summaries import (
     COCO_FILE,
     SUMMARY_FILE,
@@ -160,18 +161,16 @@ def predict_files(
     _check_share("min_confidence", min_confidence)
     _check_out_size(out_size)
     check_max_pixels(max_pixels)
-    model_folder = resolve_model_dir(model_dir)
-    loaded = native.load_with_meta(model_folder, matmul_precision=matmul_precision)
-    settings = _settings(Path(model_dir))
-    predictor = Predictor(
-        loaded.model,
-        loaded.labels,
-        loaded.preprocess,
+    segmenter = open_segmenter(
+        model_dir,
         multiple=multiple,
-        windows=_windows(settings, window, stride),
-        canvases=_canvases(settings, size, max_side),
+        size=size,
+        max_side=max_side,
+        window=window,
+        stride=stride,
+        matmul_precision=matmul_precision,
     )
-    predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
+    labels, settings = segmenter.predictor.label_set, _settings(Path(model_dir))
     inputs = find_inputs(images, out)
     endings = [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
     targets = output_files(inputs.photos, out, endings)
@@ -188,7 +187,8 @@ def predict_files(
         "--matmul-precision": matmul_precision,
         "the training run's view": {name: settings.get(name) for name in _VIEW},
     }
-    journal = Journal(out, fingerprint(model_folder / name for name in _MODEL_FILES), made_with)
+    model_files = [resolve_model_dir(model_dir) / name for name in _MODEL_FILES]
+    journal = Journal(out, fingerprint(model_files), made_with)
     journal.open(overwrite)
     remarks = Remarks(console)
     remarks.say(inputs.passed_over)
@@ -197,11 +197,8 @@ def predict_files(
     if len(jobs) < len(pairs):
         remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} photos were done before")
     task = PhotoTask(
-        predictor,
+        segmenter,
         kinds,
-        _sizes_of(settings, size),
-        max_side,
-        settings.get("interpolation", "bilinear"),
         out_size,
         min_confidence,
         alpha,
@@ -211,10 +208,41 @@ def predict_files(
     problems = _run(task, jobs, journal, console)
     remarks.finish()
     names = [target.name for target in targets]
-    about = _write_about(out, kinds, functools.partial(journal.records, names), loaded.labels)
+    about = _write_about(out, kinds, functools.partial(journal.records, names), labels)
     rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
     raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}")
     return [file for target in targets for file in target.files] + about
+
+
+def open_segmenter(
+    model_dir: Pathlike,
+    *,
+    multiple: int | None = None,
+    size: tuple[int, int] | None = None,
+    max_side: int | None = 2048,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    matmul_precision: Precision = "highest",
+) -> Segmenter:
+    """A model that looks at photos as `predict_files` does, whose arguments these are.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: `multiple`, `size`, `max_side`, `window` or `stride` does not fit.
+    """
+    loaded = native.load_with_meta(resolve_model_dir(model_dir), matmul_precision=matmul_precision)
+    settings = _settings(Path(model_dir))
+    predictor = Predictor(
+        loaded.model,
+        loaded.labels,
+        loaded.preprocess,
+        multiple=multiple,
+        windows=_windows(settings, window, stride),
+        canvases=_canvases(settings, size, max_side),
+    )
+    predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
+    interpolation = settings.get("interpolation", "bilinear")
+    return Segmenter(predictor, _sizes_of(settings, size), max_side, interpolation)
 
 
 def _check_share(name: str, value: float) -> None:

@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from flaxseg.data.transforms.geometry import Interpolation
 from flaxseg.inference.inputs import Input, Target
 from flaxseg.inference.outputs import (
     OUTPUTS,
@@ -17,8 +16,8 @@ from flaxseg.inference.outputs import (
     without_unsure,
 )
 from flaxseg.inference.pixels import Pixels
-from flaxseg.inference.predict import Predictor
 from flaxseg.inference.remarks import Remarks
+from flaxseg.inference.segmenter import Segmenter
 from flaxseg.inference.windows import Size
 from flaxseg.pictures.photos import look_at_photo
 
@@ -53,11 +52,8 @@ class PhotoTask:
     """The three steps that `flaxseg.inference.pipeline` takes each photo through.
 
     Attributes:
-        predictor: the network.
+        segmenter: the network, and how it looks at photos.
         kinds: of outputs to write.
-        seen_size: from a photo's size to the one to which it is stretched first, if any.
-        max_side: longest side that is not shrunk.
-        interpolation: of photos that are stretched.
         out_size: "own", "model", or the height and width of what is written.
         min_confidence: pixels whose highest probability is lower get no class.
         alpha: share of the colours in the overlay.
@@ -65,11 +61,8 @@ class PhotoTask:
         remarks: where lines about photos go.
     """
 
-    predictor: Predictor
+    segmenter: Segmenter
     kinds: Sequence[str]
-    seen_size: Callable[[Size], Size | None]
-    max_side: int | None
-    interpolation: Interpolation
     out_size: OutSize
     min_confidence: float
     alpha: float
@@ -92,19 +85,15 @@ class PhotoTask:
     def start(self, job: Job, photo: Read) -> Started:
         """Gives the photo to the device, and says what is to be said about it."""
         own: Size = (photo.pixels.shape[0], photo.pixels.shape[1])
-        size = self.seen_size(own)
-        inner = self.predictor.inner_size(own, size, self.max_side)
+        inner = self.segmenter.inner_size(own)
         for remark in photo.remarks:
             self.remarks.say_of(job[0].path, remark)
-        if inner != self.predictor.inner_size(own, size, None):
+        if self.segmenter.shrinks(own):
             sizes = f"{own[0]} x {own[1]} pixels are segmented at {inner[0]} x {inner[1]}"
             shrunk = "shrunk, see --max-side"
             self.remarks.say_of(job[0].path, f"{sizes}, see --max-side", kind=shrunk)
-        wait = self.predictor.start(
+        wait = self.segmenter.start(
             photo.pixels,
-            size=size,
-            max_side=self.max_side,
-            interpolation=self.interpolation,
             out_size=self._out_size(own, inner),
             detail=needed_detail(self.kinds, self.min_confidence),
         )
@@ -126,7 +115,7 @@ class PhotoTask:
         """
         (source, target), photo, wait = started
         pixels = without_unsure(wait(), self.min_confidence)
-        result = Segmented(photo.pixels, pixels, self.predictor.label_set, self.alpha)
+        result = Segmented(photo.pixels, pixels, self.segmenter.predictor.label_set, self.alpha)
         outputs = [OUTPUTS[kind] for kind in self.kinds if kind in OUTPUTS]
         for output, file in zip(outputs, target.files, strict=True):
             make_folder(file.parent)
