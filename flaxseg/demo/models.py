@@ -1,11 +1,11 @@
 """Models as the page offers them."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from flaxseg.demo.app import Served
-from flaxseg.demo.pages import Shown
-from flaxseg.inference.files import MODEL_FOLDER, open_segmenter, resolve_model_dir
+from flaxseg.demo.pages import Shown, title_of
+from flaxseg.inference.files import open_segmenter, resolve_model_dir
 from flaxseg.model_dir import read_directory
 
 
@@ -30,11 +30,3 @@ def open_models(
         shown = Shown(header.name, title_of(name), header.labels, {})
         models.append(Served(shown, open_segmenter(directory, max_side=max_side)))
     return models
-
-
-def title_of(name: str) -> str:
-    """The last part of what the user calls a model: the page tells nobody where things lie."""
-    if name.startswith("hf:"):
-        return name
-    path = PurePath(Path(name).absolute())
-    return path.parent.name if path.name == MODEL_FOLDER else path.name

@@ -3,11 +3,13 @@
 import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
 from flaxseg.data.shapes import Shapes
+from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.labels import LabelSet
 from flaxseg.pictures.photos import encode_png
 
@@ -50,6 +52,14 @@ class Shown(NamedTuple):
     title: str
     labels: LabelSet
     more: Mapping[str, Any]
+
+
+def title_of(name: str) -> str:
+    """The last part of what the user calls a model: the page tells nobody where things lie."""
+    if name.startswith("hf:"):
+        return name
+    path = Path(name).absolute()
+    return path.parent.name if path.name == MODEL_FOLDER else path.name
 
 
 def page_files(

@@ -8,19 +8,24 @@ from typing import Annotated, Any
 
 import tyro
 
+from flaxseg.demo.pages import title_of
 from flaxseg.errors import ConfigError
+from flaxseg.export.site import write_site
 from flaxseg.export.stablehlo import SUFFIX, Step, write_stablehlo
 from flaxseg.inference.files import resolve_model_dir
 from flaxseg.model_dir import Header, read_directory
 
 ONNX_SUFFIX = ".onnx"
+SITE_SUFFIX = ""
+"""Of a folder."""
+
 USUAL_SIZE = (512, 512)
 """Height and width for a network that takes any."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportArgs:
-    """Write a network with its weights as one file that runs without flaxseg.
+    """Write a network with its weights as a file, or a page, that runs without flaxseg.
 
     Before a file is kept its answers are compared with the model's.
     """
@@ -30,7 +35,8 @@ class ExportArgs:
     formats` lists: file, folder or hf:owner/name[@revision]."""
 
     out: tyro.conf.Positional[Path]
-    """File to write: NAME.stablehlo, for JAX on CPUs, GPUs and TPUs, or NAME.onnx."""
+    """File to write: NAME.stablehlo, for JAX on CPUs, GPUs and TPUs, or NAME.onnx. A name without
+    ending is a folder: a page for any file server, which segments in the visitor's browser."""
 
     steps: Annotated[tuple[Step, ...], tyro.conf.arg(name="with")] = ()
     """What becomes part of the program. preprocess: pictures are bytes, red, green and blue;
@@ -42,6 +48,9 @@ class ExportArgs:
 
     check: Path | None = None
     """Folder of photos to compare on. None: noise and drawn shapes. Of .stablehlo alone."""
+
+    runtime: Path | None = None
+    """Package of onnxruntime-web, as npm pack writes it. None: downloaded once. Of pages alone."""
 
     def __call__(self, opened: Callable[[str], Path], write_onnx: Callable[..., float]) -> None:
         """Writes the file, and says what it is.
@@ -56,13 +65,14 @@ class ExportArgs:
         writers = {
             SUFFIX: self._write_stablehlo,
             ONNX_SUFFIX: functools.partial(self._write_onnx, write_onnx),
+            SITE_SUFFIX: functools.partial(self._write_site, write_onnx),
         }
         if self.out.suffix not in writers:
             raise ConfigError(
                 f"{self.out} ends in {self.out.suffix or 'nothing'!r}: give it a name that ends in "
-                f"{' or '.join(writers)}"
+                f"{SUFFIX} or {ONNX_SUFFIX}, or in nothing for the folder of a page"
             )
-        if self.out.exists():
+        if self.out.exists() and self.out.suffix != SITE_SUFFIX:
             raise ConfigError(f"{self.out} exists: choose another name or remove it")
         if not self.out.absolute().parent.is_dir():
             raise ConfigError(f"{self.out}: there is no folder {self.out.absolute().parent}")
@@ -86,9 +96,27 @@ class ExportArgs:
     def _write_onnx(
         self, write: Callable[..., float], _: Path, header: Header, arrays: Any
     ) -> None:
-        given = {"--with": self.steps, "--size": self.size, "--check": self.check}
-        for flag in (flag for flag, value in given.items() if value):
-            raise ConfigError(f"{flag} is for {SUFFIX} files, not for {self.out}: leave it out")
+        self._only_stablehlo()
         told = {"labels": header.labels, "preprocess": header.preprocess}
         apart = write(self.out, header.config, arrays, **told)
         print(f"verified   onnxruntime and Flax differ by {apart:.1e} of the largest logit")
+
+    def _write_site(
+        self, write: Callable[..., float], _: Path, header: Header, arrays: Any
+    ) -> None:
+        self._only_stablehlo()
+        told = {"labels": header.labels, "preprocess": header.preprocess}
+        apart = write_site(
+            self.out,
+            header,
+            title_of(self.model),
+            lambda file: write(file, header.config, arrays, **told),
+            runtime=self.runtime,
+        )
+        print(f"verified   onnxruntime and Flax differ by {apart:.1e} of the largest logit")
+        print(f"look at it python -m http.server --directory {self.out}")
+
+    def _only_stablehlo(self) -> None:
+        given = {"--with": self.steps, "--size": self.size, "--check": self.check}
+        for flag in (flag for flag, value in given.items() if value):
+            raise ConfigError(f"{flag} is for {SUFFIX} files, not for {self.out}: leave it out")

@@ -29,6 +29,7 @@ async function open(file) {
   tell(file.size > about.max_bytes ? `${file.name}: ${about.too_large}` : "");
   if (file.size > about.max_bytes) return;
   change({ highlight: null, point: null });
+  document.body.classList.remove("fresh");
   const url = URL.createObjectURL(file);
   const shown = await Promise.all(panels.map((panel) => panel.begin(file, url)));
   URL.revokeObjectURL(url);

@@ -9,13 +9,10 @@ const RAMP = [
   [252, 236, 158],
 ];
 
-/** Colours of the classes, red, green, blue, alpha; with a class of this name, hers alone. */
-export function classColors(classes, highlight) {
+/** Colours of the classes: red, green, blue and alpha for each number. */
+export function classColors(classes) {
   const colors = new Uint8Array(4 * 256);
-  classes.forEach(({ name, color }, id) => {
-    const seen = highlight === null || name === highlight;
-    colors.set([...color, seen ? 255 : 0], 4 * id);
-  });
+  classes.forEach(({ color }, id) => colors.set([...color, 255], 4 * id));
   return colors;
 }
 
@@ -31,17 +28,24 @@ export function confidenceColors() {
   return colors;
 }
 
-/** A map in these colours, as ImageData. */
-export function paint(bytes, width, height, colors) {
+/**
+ * A map in these colours, as ImageData.
+ *
+ * @param source bytes that have the colours.
+ * @param labels the classes of the same pixels.
+ * @param shown whether pixels of a class are painted.
+ */
+export function paint(source, labels, width, height, colors, shown) {
   const table = new Uint32Array(colors.buffer);
-  const pixels = Uint32Array.from(bytes, (value) => table[value]);
+  const kept = Uint32Array.from({ length: 256 }, (_, id) => (shown(id) ? 0xffffffff : 0));
+  const pixels = Uint32Array.from(source, (value, i) => table[value] & kept[labels[i]]);
   return new ImageData(new Uint8ClampedArray(pixels.buffer), width, height);
 }
 
-/** A map as it is, or every few pixels of one that is too large to be shown. */
-export function sampled(bytes, { width, height }) {
+/** A map as a canvas shows it: every few pixels of one that is too large. */
+export function sampled(bytes, width, height) {
   const every = Math.ceil(Math.sqrt((width * height) / MOST_PIXELS));
-  if (every === 1) return { bytes, width, height };
+  if (every <= 1) return { bytes, width, height };
   const [columns, rows] = [Math.ceil(width / every), Math.ceil(height / every)];
   const fewer = new Uint8Array(columns * rows);
   for (let y = 0; y < rows; y++)

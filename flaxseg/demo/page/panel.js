@@ -86,11 +86,16 @@ export class Panel {
 
   #paint(view, highlight) {
     const { classes } = this.model;
-    const colors = view === "classes" ? classColors(classes, highlight) : confidenceColors();
-    const source = view === "classes" ? this.result.labels : this.result.confidence;
-    const { bytes, width, height } = sampled(source, this.result);
-    Object.assign(this.canvas, { width, height });
-    this.canvas.getContext("2d").putImageData(paint(bytes, width, height, colors), 0, 0);
+    const { width, height, labels, confidence } = this.result;
+    const [source, colors] = {
+      classes: [labels, classColors(classes)],
+      confidence: [confidence, confidenceColors()],
+    }[view];
+    const [small, ids] = [source, labels].map((map) => sampled(map, width, height));
+    const shown = (id) => highlight === null || classes[id]?.name === highlight;
+    const image = paint(small.bytes, ids.bytes, ids.width, ids.height, colors, shown);
+    Object.assign(this.canvas, { width: ids.width, height: ids.height });
+    this.canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
   #point(point) {
