@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,8 @@ class DemoArgs:
         missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
         if missing:
             raise ConfigError(f"demo needs {' and '.join(missing)}: pip install 'flaxseg[demo]'")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port {self.port}: give 1 to 65535, or 0 for a free one")
         if self.max_bytes < 1:
             raise ConfigError(f"--max-bytes {self.max_bytes}: give at least 1")
         with contextlib.closing(self._listen()) as listening:
@@ -65,8 +68,10 @@ class DemoArgs:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
             return socket.create_server((self.host, self.port), family=family)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
+        except OSError as error:
+            # create_server adds the address to what the system says; of names it knows no number.
+            known = error.errno is not None and error.errno > 0
+            reason = os.strerror(error.errno) if known else error.strerror
             raise ConfigError(
                 f"--host {self.host} --port {self.port}: {reason}; choose another port, or 0 for a "
                 "free one"

@@ -72,6 +72,8 @@ class ExportArgs:
                 f"{self.out} ends in {self.out.suffix or 'nothing'!r}: give it a name that ends in "
                 f"{SUFFIX} or {ONNX_SUFFIX}, or in nothing for the folder of a page"
             )
+        if self.runtime is not None and self.out.suffix != SITE_SUFFIX:
+            raise ConfigError(f"--runtime is for pages, not for {self.out}: leave it out")
         if self.out.exists() and self.out.suffix != SITE_SUFFIX:
             raise ConfigError(f"{self.out} exists: choose another name or remove it")
         if not self.out.absolute().parent.is_dir():
@@ -114,7 +116,7 @@ class ExportArgs:
             runtime=self.runtime,
         )
         print(f"verified   onnxruntime and Flax differ by {apart:.1e} of the largest logit")
-        print(f"look at it python -m http.server --directory {self.out}")
+        print(f"served by  python -m http.server --directory {self.out}")
 
     def _only_stablehlo(self) -> None:
         given = {"--with": self.steps, "--size": self.size, "--check": self.check}

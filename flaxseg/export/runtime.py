@@ -6,7 +6,7 @@ import os
 import tarfile
 import urllib.request
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from flaxseg.caches import DOWNLOADS, cache_root
 from flaxseg.errors import ConfigError
@@ -48,8 +48,8 @@ def runtime_files(local: Path | None) -> dict[str, bytes]:
         raise ConfigError(f"{package} cannot be read ({error.strerror or error})") from error
 
 
-def _unpacked(file: IO[bytes], package: Path) -> dict[str, bytes]:
-    found = hashlib.file_digest(file, "sha512").hexdigest()
+def _unpacked(file: BinaryIO, package: Path) -> dict[str, bytes]:
+    found = hashlib.sha512(file.read()).hexdigest()
     if found != SHA512:
         raise ConfigError(
             f"{package} is not {_PACKAGE} (sha512 {found[:12]}…, expected {SHA512[:12]}…): get it "
