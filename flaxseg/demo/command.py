@@ -70,8 +70,8 @@ class DemoArgs:
             return socket.create_server((self.host, self.port), family=family)
         except OSError as error:
             # create_server adds the address to what the system says; of names it knows no number.
-            known = error.errno is not None and error.errno > 0
-            reason = os.strerror(error.errno) if known else error.strerror
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror
             raise ConfigError(
                 f"--host {self.host} --port {self.port}: {reason}; choose another port, or 0 for a "
                 "free one"
