@@ -103,3 +103,4 @@ def serve():
     for process in running:
         process.terminate()
         process.wait()
+        process.stdout.close()

@@ -116,8 +116,11 @@ def test_the_page_shows_what_the_models_say(visit, url, photo, expected, directo
 def test_legend_confidence_and_keys(visit, url, photo, expected):
     page = visit(url)
     segmented(page, photo, 2)
-    color = """([panel, row, column]) => [...document.querySelectorAll('canvas')[panel]
-        .getContext('2d').getImageData(column, row, 1, 1).data]"""
+    color = """([panel, row, column]) => {
+        const context = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+        context.drawImage(document.querySelectorAll('canvas')[panel], -column, -row);
+        return [...context.getImageData(0, 0, 1, 1).data];
+    }"""
     entries = page.locator(".legend").first.get_by_role("button")
     first, second = (entry.inner_text().split("\n")[0] for entry in entries.all()[:2])
     entries.first.click()
