@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types suite newest parity peers dist format clean
+.PHONY: train test lint types suite newest parity peers browser dist format clean
 
 train: $(VENV)/.train
 	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128 \
@@ -40,6 +40,10 @@ newest:
 peers: $(VENV)/.peers
 	$(BIN)/pytest -n $(WORKERS) -o filterwarnings=default tests/peers
 
+# Looks at the demo's page in Chromium, which must be installed: apt-get install -y chromium.
+browser: $(VENV)/.browser
+	$(BIN)/pytest -o filterwarnings=default tests/browser
+
 # Prints how far each network is from its PyTorch twin, and fails beyond the bounds.
 parity: $(VENV)/.test
 	$(BIN)/python -m convert.parity
@@ -68,6 +72,10 @@ $(VENV)/.test: $(VENV)/.train
 
 $(VENV)/.peers: $(VENV)/.test tests/peers/requirements.txt
 	$(PIP) -r tests/peers/requirements.txt
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.test tests/browser/requirements.txt
+	$(PIP) -r tests/browser/requirements.txt
 	touch $@
 
 clean:

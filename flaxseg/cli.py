@@ -314,6 +314,13 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
             print(f"{len(files)} files in {given.out}")
 
 
+def demo(args: Sequence[str], prog: str = "flaxseg demo") -> None:
+    """Segment pictures on a page in the browser."""
+    from flaxseg.demo.command import DemoArgs
+
+    parse(DemoArgs, args, prog)(_opened)
+
+
 def data(args: Sequence[str], prog: str = "flaxseg data") -> None:
     """Prepare, check or show a data set."""
     from flaxseg.data.commands import Command
@@ -503,6 +510,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "bench": bench,
     "data": data,
     "predict": predict,
+    "demo": demo,
     "eval": evaluate,
     "compare": compare,
     "export": export,

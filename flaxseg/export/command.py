@@ -8,20 +8,25 @@ from typing import Annotated, Any
 import tyro
 
 from flaxseg import models
+from flaxseg.demo.pages import title_of
 from flaxseg.errors import ConfigError
 from flaxseg.export.about import Step, told_besides
+from flaxseg.export.site import write_site
 from flaxseg.export.stablehlo import SUFFIX, divisor, write_stablehlo
 from flaxseg.inference.files import resolve_model_dir
 from flaxseg.model_dir import read_directory
 
 ONNX_SUFFIX = ".onnx"
+SITE_SUFFIX = ""
+"""Of a folder."""
+
 USUAL_SIZE = (512, 512)
 """Height and width for a network that takes any."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportArgs:
-    """Write a network with its weights as one file that runs without flaxseg.
+    """Write a network with its weights as a file, or a page, that runs without flaxseg.
 
     Before a file is kept its answers are compared with the model's.
     """
@@ -31,7 +36,8 @@ class ExportArgs:
     formats` lists: file, folder or hf:owner/name[@revision]."""
 
     out: tyro.conf.Positional[Path]
-    """File to write: NAME.stablehlo, for JAX on CPUs, GPUs and TPUs, or NAME.onnx."""
+    """File to write: NAME.stablehlo, for JAX on CPUs, GPUs and TPUs, or NAME.onnx. A name without
+    ending is a folder: a page for any file server, which segments in the visitor's browser."""
 
     steps: Annotated[tuple[Step, ...], tyro.conf.arg(name="with")] = ()
     """What becomes part of the program. preprocess: pictures are bytes, red, green and blue;
@@ -47,6 +53,9 @@ class ExportArgs:
     check: Path | None = None
     """Folder of photos to compare on. None: noise and drawn shapes."""
 
+    runtime: Path | None = None
+    """Package of onnxruntime-web, as npm pack writes it. None: downloaded once. Of pages alone."""
+
     def __call__(self, opened: Callable[[str], Path], write_onnx: Callable[..., Any]) -> None:
         """Writes the file, and says what it is.
 
@@ -57,12 +66,8 @@ class ExportArgs:
         Raises:
             FlaxsegError: a name that does not fit, or a program that differs from the model.
         """
-        if self.out.suffix not in (SUFFIX, ONNX_SUFFIX):
-            raise ConfigError(
-                f"{self.out} ends in {self.out.suffix or 'nothing'!r}: give it a name that ends in "
-                f"{SUFFIX} or {ONNX_SUFFIX}"
-            )
-        if self.out.exists():
+        self._check_flags()
+        if self.out.exists() and self.out.suffix != SITE_SUFFIX:
             raise ConfigError(f"{self.out} exists: choose another name or remove it")
         if not self.out.absolute().parent.is_dir():
             raise ConfigError(f"{self.out}: there is no folder {self.out.absolute().parent}")
@@ -75,17 +80,25 @@ class ExportArgs:
             except ConfigError as error:
                 raise ConfigError(f"--size {size[0]} {size[1]}: {error}") from None
         options = {"steps": self.steps, "photos": self.check}
+        onnx = {"opset": self.opset, "more": told_besides(directory, header)}
         if self.out.suffix == SUFFIX:
-            if self.opset is not None:
-                raise ConfigError(f"--opset is for {ONNX_SUFFIX} files: leave it out")
             size = size if size or config.one_program else USUAL_SIZE
             agreement = write_stablehlo(self.out, directory, size=size, **options)
+        elif self.out.suffix == ONNX_SUFFIX:
+            agreement = write_onnx(self.out, header, arrays, size=size, **options, **onnx)
         else:
-            options |= {"opset": self.opset, "more": told_besides(directory, header)}
-            agreement = write_onnx(self.out, header, arrays, size=size, **options)
+            agreement = write_site(
+                self.out,
+                header,
+                title_of(self.model),
+                lambda file: write_onnx(file, header, arrays, size=size, **options, **onnx),
+                runtime=self.runtime,
+            )
         print(f"takes      any number of pictures of {self._taken(size, config)}")
         print(f"verified   {agreement} of {agreement.pictures} pictures")
         print(f"wrote      {self.out}: {header.name}, {header.labels.num_classes} classes")
+        if self.out.suffix == SITE_SUFFIX:
+            print(f"served by  python -m http.server --directory {self.out}")
 
     def _taken(self, size: tuple[int, int] | None, config: models.Config) -> str:
         """The sizes of pictures in words."""
@@ -95,3 +108,21 @@ class ExportArgs:
         multiple = divisor(config) if self.out.suffix == SUFFIX else config.size_divisor
         sides = f" whose sides are multiples of {multiple} pixels" if multiple > 1 else ""
         return f"any size{sides}{', square' if config.square else ''}"
+
+    def _check_flags(self) -> None:
+        """Raises a `ConfigError` for a name that says nothing, or a flag that is not for it."""
+        suffix = self.out.suffix
+        if suffix not in (SUFFIX, ONNX_SUFFIX, SITE_SUFFIX):
+            raise ConfigError(
+                f"{self.out} ends in {suffix!r}: give it a name that ends in {SUFFIX} or "
+                f"{ONNX_SUFFIX}, or in nothing for the folder of a page"
+            )
+        others = {
+            "--with": (self.steps, suffix == SITE_SUFFIX, "files"),
+            "--size": (self.size, suffix == SITE_SUFFIX, "files"),
+            "--opset": (self.opset, suffix != ONNX_SUFFIX, f"{ONNX_SUFFIX} files"),
+            "--runtime": (self.runtime, suffix != SITE_SUFFIX, "pages"),
+        }
+        for flag, (value, elsewhere, meant) in others.items():
+            if value and elsewhere:
+                raise ConfigError(f"{flag} is for {meant}, not for {self.out}: leave it out")

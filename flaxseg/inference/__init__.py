@@ -6,6 +6,7 @@ from flaxseg.inference.evaluate import Evaluator as Evaluator
 from flaxseg.inference.evaluate import evaluate as evaluate
 from flaxseg.inference.evaluate import make_evaluator as make_evaluator
 from flaxseg.inference.files import evaluate_dir as evaluate_dir
+from flaxseg.inference.files import open_segmenter as open_segmenter
 from flaxseg.inference.files import predict_files as predict_files
 from flaxseg.inference.files import resolve_model_dir as resolve_model_dir
 from flaxseg.inference.metrics import Scores as Scores
@@ -18,6 +19,7 @@ from flaxseg.inference.predict import LabelFn as LabelFn
 from flaxseg.inference.predict import Predictor as Predictor
 from flaxseg.inference.predict import make_label_fn as make_label_fn
 from flaxseg.inference.record import Record as Record
+from flaxseg.inference.segmenter import Segmenter as Segmenter
 from flaxseg.pictures.legend import with_legend as with_legend
 from flaxseg.pictures.overlay import colorize as colorize
 from flaxseg.pictures.overlay import overlay as overlay

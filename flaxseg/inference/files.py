@@ -31,6 +31,7 @@ from flaxseg.inference.pipeline import pipeline
 from flaxseg.inference.predict import Predictor
 from flaxseg.inference.record import Record
 from flaxseg.inference.remarks import Remarks
+from flaxseg.inference.segmenter import Segmenter
 from flaxseg.inference.summaries import (
     COCO_FILE,
     SUMMARY_FILE,
@@ -186,29 +187,24 @@ def predict_files(
     _check_share("min_confidence", min_confidence)
     _check_out_size(out_size)
     check_max_pixels(max_pixels)
-    model_folder = resolve_model_dir(model_dir)
-    views = Views(tuple(scales), flip)
-    loaded = native.load_with_meta(model_folder, matmul_precision=matmul_precision)
-    if needed_detail(kinds, min_confidence) != "label" or not views.plain:
-        asks = "a confidence or probability (--write, --min-confidence, --scales, --flip)"
-        require_logits(loaded.model, asks)
-    settings = _settings(Path(model_dir))
+    model_folder, views = resolve_model_dir(model_dir), Views(tuple(scales), flip)
     inputs = find_inputs(images, out)
-    windows = _windows(settings, window, stride)
-    share = -(-len(inputs.photos) // distributed.count())
-    predictor = Predictor(
-        loaded.model,
-        loaded.labels,
-        loaded.preprocess,
+    segmenter = open_segmenter(
+        model_dir,
         multiple=multiple,
-        windows=windows,
-        canvases=_canvases(settings, size, max_side),
+        size=size,
+        max_side=max_side,
+        window=window,
+        stride=stride,
         views=views,
         batch_size=batch_size,
-        photos=share,
-        mesh=_own_devices(None if windows else share),
+        photos=-(-len(inputs.photos) // distributed.count()),
+        matmul_precision=matmul_precision,
     )
-    predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
+    if needed_detail(kinds, min_confidence) != "label" or not views.plain:
+        asks = "a confidence or probability (--write, --min-confidence, --scales, --flip)"
+        require_logits(segmenter, asks)
+    labels, settings = segmenter.predictor.label_set, _settings(Path(model_dir))
     endings = [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
     targets = output_files(inputs.photos, out, endings)
     make_folder(out)
@@ -241,11 +237,8 @@ def predict_files(
             remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} photos were done before")
     jobs = _own_share(jobs)
     task = PhotoTask(
-        predictor,
+        segmenter,
         kinds,
-        _sizes_of(settings, size),
-        max_side,
-        settings.get("interpolation", "bilinear"),
         out_size,
         min_confidence,
         alpha,
@@ -259,11 +252,60 @@ def predict_files(
     about = _files_about(out, kinds)
     if distributed.is_first():
         journal.join()
-        _write_about(about, functools.partial(journal.records, names), loaded.labels)
+        _write_about(about, functools.partial(journal.records, names), labels)
     distributed.wait_for_all("the files about all photos are written")
     rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
     _raise_of_any(lambda: raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}"))
     return [file for target in targets for file in target.files] + about
+
+
+def open_segmenter(
+    model_dir: Pathlike,
+    *,
+    multiple: int | None = None,
+    size: tuple[int, int] | None = None,
+    max_side: int | None = 2048,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    views: Views = PLAIN,
+    batch_size: int | None = None,
+    photos: int = 1,
+    matmul_precision: Precision = "highest",
+) -> Segmenter:
+    """A model that looks at photos as `predict_files` does, whose arguments these are.
+
+    Args:
+        views: the `scales`, and whether to `flip`.
+        photos: how many there are; they are spread over the devices of this process.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: `multiple`, `size`, `max_side`, `window`, `stride` or `batch_size` does not
+            fit.
+    """
+    loaded = native.load_with_meta(resolve_model_dir(model_dir), matmul_precision=matmul_precision)
+    settings = _settings(Path(model_dir))
+    windows = _windows(settings, window, stride)
+    predictor = Predictor(
+        loaded.model,
+        loaded.labels,
+        loaded.preprocess,
+        multiple=multiple,
+        windows=windows,
+        canvases=_canvases(settings, size, max_side),
+        views=views,
+        batch_size=batch_size,
+        photos=photos,
+        mesh=_own_devices(None if windows else photos),
+    )
+    predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
+    return Segmenter(
+        predictor,
+        _sizes_of(settings, size),
+        max_side,
+        settings.get("interpolation", "bilinear"),
+        getattr(loaded.model, "labels_only", False),
+    )
 
 
 def _check_share(name: str, value: float) -> None:

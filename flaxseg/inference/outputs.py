@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from flaxseg.errors import ConfigError, DataError, did_you_mean
-from flaxseg.inference.pixels import Detail, Pixels
+from flaxseg.inference.pixels import Detail, Pixels, grey
 from flaxseg.inference.rle import regions
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.pictures.kinds import Kind
@@ -69,7 +69,7 @@ def _overlay(file: Path, given: Segmented) -> None:
 
 def _confidence(file: Path, given: Segmented) -> None:
     assert given.pixels.confidence is not None
-    write_grey(file, np.round(255 * np.nan_to_num(given.pixels.confidence)))
+    write_grey(file, grey(given.pixels.confidence))
 
 
 def _probabilities(file: Path, given: Segmented) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from flaxseg.data.transforms.geometry import Interpolation
 from flaxseg.inference.inputs import Input, Target
 from flaxseg.inference.outputs import (
     OUTPUTS,
@@ -20,8 +19,9 @@ from flaxseg.inference.outputs import (
 )
 from flaxseg.inference.pipeline import Batching
 from flaxseg.inference.pixels import Detail, Pixels
-from flaxseg.inference.predict import Predictor, Prepared, SeenSize
+from flaxseg.inference.predict import Prepared
 from flaxseg.inference.remarks import Remarks
+from flaxseg.inference.segmenter import Segmenter
 from flaxseg.inference.windows import Size
 from flaxseg.pictures.photos import look_at_photo
 
@@ -62,11 +62,8 @@ class PhotoTask:
     """The three steps that `flaxseg.inference.pipeline` takes each photo through.
 
     Attributes:
-        predictor: the network.
+        segmenter: the network, and how it looks at photos.
         kinds: of outputs to write.
-        seen_size: from a photo's size and a scale to the size to which it is stretched first.
-        max_side: longest side that is not shrunk.
-        interpolation: of photos that are stretched.
         out_size: "own", "model", or the height and width of what is written.
         min_confidence: pixels whose highest probability is lower get no class.
         alpha: share of the colours in the overlay.
@@ -74,11 +71,8 @@ class PhotoTask:
         remarks: where lines about photos go.
     """
 
-    predictor: Predictor
+    segmenter: Segmenter
     kinds: Sequence[str]
-    seen_size: Callable[[Size, float], Size] | None
-    max_side: int | None
-    interpolation: Interpolation
     out_size: OutSize
     min_confidence: float
     alpha: float
@@ -97,14 +91,8 @@ class PhotoTask:
             source.path, max_pixels=self.max_pixels, find_plain=False, data=source.read()
         )
         own: Size = (photo.pixels.shape[0], photo.pixels.shape[1])
-        size = self._seen_size(own)
-        prepared = self.predictor.prepare(
-            photo.pixels,
-            size=size,
-            max_side=self.max_side,
-            interpolation=self.interpolation,
-            out_size=self._out_size(own, self.predictor.inner_size(own, size, self.max_side)),
-        )
+        out = self._out_size(own, self.segmenter.inner_size(own))
+        prepared = self.segmenter.prepare(photo.pixels, out)
         return Read(photo.pixels, photo.facts.remarks, state, prepared)
 
     @property
@@ -112,7 +100,7 @@ class PhotoTask:
         """Photos that look alike to the network go to it together."""
 
         def alike(photo: Read) -> tuple[Hashable, int]:
-            count = self.predictor.room(photo.prepared, self.detail)
+            count = self.segmenter.predictor.room(photo.prepared, self.detail)
             # A result that is read strip by strip has the size at which the photo is seen.
             return (photo.prepared.places, count), count
 
@@ -127,7 +115,7 @@ class PhotoTask:
         """Gives photos to the device, and says what is to be said about them."""
         for job, photo in photos:
             self._remark(job[0].path, photo)
-        waits = self.predictor.start([photo.prepared for _, photo in photos], self.detail)
+        waits = self.segmenter.predictor.start([photo.prepared for _, photo in photos], self.detail)
         return [
             # What the network has seen is not kept while the outputs are written.
             Started(job, photo.pixels, photo.state, wait)
@@ -136,17 +124,13 @@ class PhotoTask:
 
     def _remark(self, path: Path, photo: Read) -> None:
         own: Size = (photo.pixels.shape[0], photo.pixels.shape[1])
-        size = self._seen_size(own)
         for remark in photo.remarks:
             self.remarks.say_of(path, remark)
-        inner = self.predictor.inner_size(own, size, self.max_side)
-        if inner != self.predictor.inner_size(own, size, None):
+        if self.segmenter.shrinks(own):
+            inner = self.segmenter.inner_size(own)
             sizes = f"{own[0]} x {own[1]} pixels are segmented at {inner[0]} x {inner[1]}"
             shrunk = "shrunk, see --max-side"
             self.remarks.say_of(path, f"{sizes}, see --max-side", kind=shrunk)
-
-    def _seen_size(self, own: Size) -> SeenSize | None:
-        return self.seen_size and functools.partial(self.seen_size, own)
 
     def _out_size(self, own: Size, inner: Size) -> Size:
         if self.out_size == "own":
@@ -164,7 +148,7 @@ class PhotoTask:
         """
         (source, target), photo, state, wait = started
         pixels = without_unsure(wait(), self.min_confidence)
-        result = Segmented(photo, pixels, self.predictor.label_set, self.alpha)
+        result = Segmented(photo, pixels, self.segmenter.predictor.label_set, self.alpha)
         outputs = [OUTPUTS[kind] for kind in self.kinds if kind in OUTPUTS]
         for output, file in zip(outputs, target.files, strict=True):
             make_folder(file.parent)

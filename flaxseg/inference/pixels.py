@@ -83,6 +83,11 @@ def read_probabilities(planes: Planes, size: Size, detail: Detail = "label") -> 
     return Pixels(label, highest, np.stack(kept, -1) if kept else None)
 
 
+def grey(confidence: np.ndarray) -> np.ndarray:
+    """Confidences as bytes, 255 for 1; those that are not numbers are 0."""
+    return np.round(255 * np.nan_to_num(confidence)).astype(np.uint8)
+
+
 def label_and_confidence(logits: jax.Array) -> jax.Array:
     """Logits (..., K) -> (..., 2) float32, see `split`; to be called inside `jax.jit`."""
     highest = logits.max(-1, keepdims=True)
