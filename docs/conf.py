@@ -9,6 +9,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+from flax import nnx  # noqa: E402
+from sphinx.util import inspect  # noqa: E402
+
 import flaxseg  # noqa: E402
 
 project = "flaxseg"
@@ -107,7 +110,16 @@ def _plain(app, env, node, content):
     return content if node.get("reftype") == "obj" else None
 
 
+def _signature(app, what, name, thing, options, signature, returns):
+    """A network is made by its own arguments; its metaclass takes any."""
+    if what != "class" or not issubclass(thing, nnx.Module):
+        return None
+    own = inspect.signature(thing.__init__, bound_method=True)
+    return inspect.stringify_signature(own, unqualified_typehints=True), None
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("autodoc-process-signature", _signature)
     app.connect("missing-reference", _public, priority=100)
     app.connect("missing-reference", _plain, priority=900)

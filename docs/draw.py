@@ -204,7 +204,7 @@ def _watched(kind: type, stages: dict[int, str]) -> Any:
     return call
 
 
-ROW, COLUMN, BOX, LANE = 50, 160, (132, 36), 4
+ROW, COLUMN, BOX, LANE = 50, 168, (140, 36), 4
 """Pixels from one stage to the next, from one resolution to the next, of a box, between lines."""
 
 STYLE = """

@@ -80,7 +80,7 @@ def ours(command: str) -> list[list[str]]:
                 rest = words[i + len(begin) :]
                 end = next((n for n, w in enumerate(rest) if w in ("|", "&&", ";", ">")), len(rest))
                 found.append([*name, *(w for w in rest[:end] if w != "…")])
-    return found
+    return [args for args in found if args]  # a folder may be called flaxseg, too
 
 
 LINK = re.compile(r"(?<!\\)\]\(([^)\s]+)\)")
