@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types suite newest parity peers browser dist format clean
+.PHONY: train test lint types suite docs newest parity peers browser dist format clean
 
 train: $(VENV)/.train
 	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128 \
@@ -23,6 +23,12 @@ types: $(VENV)/.test
 
 suite: $(VENV)/.test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+# The documentation as pages in docs/_build/html. Warnings are errors; then the pages are checked.
+docs: $(VENV)/.docs
+	rm -rf docs/_build
+	$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html
+	$(BIN)/pytest -q tests/site
 
 # The suite with the newest versions that the index has for $(PYTHON), which are written down if it
 # passes.
@@ -68,6 +74,10 @@ $(VENV)/.train: pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.train
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[test]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.test
+	$(PIP) -e '.[docs]'
 	touch $@
 
 $(VENV)/.peers: $(VENV)/.test tests/peers/requirements.txt

@@ -24,7 +24,7 @@ AS_PLAIN = "norms are plain ones, which scale by weight"
 
 
 def plain_weights(state: Mapping[str, Tensor], *, eps: float = EPS) -> dict[str, Tensor]:
-    """The state dict with |weight| + eps for every norm's weight; the rest is as it was.
+    """The state dict with `|weight| + eps` for every norm's weight; the rest is as it was.
 
     A norm is a layer with a running variance. Apply it once: a second time adds eps again.
 

@@ -128,7 +128,7 @@ def load(
         model: registry name of the network; found out if None.
         num_classes: another number than the file's starts the classifiers anew. A file with one
             output becomes two classes of the same function unless this is 1.
-        inplace_abn: the norms are InPlaceABN layers, which scale by |weight| + eps; no file tells.
+        inplace_abn: norms are InPlaceABN layers, which scale by `|weight| + eps`; no file tells.
             Those of the authors' CCNet are taken for such.
         plain_norms: the norms are plain ones, also in that layout.
         allow_nonfinite: load NaN and infinite weights too.

@@ -557,7 +557,7 @@ def _peek(args: Sequence[str], name: str) -> str | None:
     """The last value of `--name` in a command line that is not parsed yet."""
     value = None
     flag = "--" + name.replace("_", "-")
-    for arg, following in zip(args, [*args[1:], None], strict=True):
+    for arg, following in zip(args, [*args, None][1:], strict=True):
         if arg == flag:
             value = following
         elif arg.startswith(f"{flag}="):

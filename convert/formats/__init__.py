@@ -68,8 +68,8 @@ def load_format(name: str, architecture: str) -> Format:
 
     Args:
         name: the origin, such as "mmseg".
-        architecture: a network of `flaxseg.models.ARCHITECTURES`, such as "ccnet", or the encoder
-            that the files hold, such as "resnet".
+        architecture: a network of `flaxseg.models.registry.ARCHITECTURES`, such as "ccnet",
+            or the encoder that the files hold, such as "resnet".
 
     Raises:
         ConfigError: there is no such format.

@@ -60,7 +60,7 @@ class Format:
         counters: it stores `num_batches_tracked` beside every running variance.
         wrapper: the entry of the file under which the peer keeps the state dict, None if bare.
         licence: of the peer's code and weights.
-        inplace_abn: its norms are InPlaceABN layers, which scale by |weight| + eps. The rules carry
+        inplace_abn: its norms are InPlaceABN, which scale by `|weight| + eps`. The rules carry
             the weights as they are; `convert.load` and `convert.save` go by this.
         bare: any network of the architecture has these keys, so that they tell no variant.
         head_dim: channels of an attention head, where an encoder's shapes do not tell it.

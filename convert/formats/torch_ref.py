@@ -76,7 +76,7 @@ def native_keys(architecture: str, formats: tuple[Format, ...]) -> NativeKeys:
     """The format of an architecture's own keys.
 
     Args:
-        architecture: one of `flaxseg.models.ARCHITECTURES`.
+        architecture: one of `flaxseg.models.registry.ARCHITECTURES`.
         formats: the published ones, whose rules have all its keys on their native side.
     """
     rules = [r for f in formats if f.architecture == architecture for r in f.rules]

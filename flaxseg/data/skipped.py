@@ -26,7 +26,7 @@ def list_skipped(sources: Iterable[Source], workdir: pathlib.Path) -> list[str]:
         workdir: folder to write to.
 
     Returns:
-        The same for the console: the number, the first few and where the others are.
+        Lines for the console with the number, the first few and where the others are.
     """
     skipped = skipped_samples(sources)
     if not skipped:

@@ -103,7 +103,7 @@ class SETRConfig(AnySize):
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
-        """The only image size (H, W) that the network takes; None: it takes any."""
+        """The only image size that the network takes, (H, W); None if it takes any."""
         fixed = self.backbone.resize_positions == "none"
         return self.backbone.image_size if fixed else None
 

@@ -84,7 +84,7 @@ class ViTSegConfig(AnySize):
 
     @property
     def fixed_size(self) -> tuple[int, int]:
-        """The only image size (H, W) that the network takes."""
+        """The only image size that the network takes, (H, W)."""
         return self.image_size
 
     def with_image_size(self, size: tuple[int, int]) -> Self:

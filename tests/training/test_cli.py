@@ -172,3 +172,7 @@ def test_train_py_is_the_train_command():
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     assert ended.stderr == "error: --lr is 0.0, it must be above 0\n"
+
+
+def test_no_flag_at_all_is_the_default_training():
+    assert cli.parse_train_config([]) == cli.parse_train_config(["--model", "ccnet"])
