@@ -20,6 +20,7 @@ import numpy as np
 
 from flaxseg import models
 from flaxseg.errors import CheckpointError, FlaxsegError
+from flaxseg.files import replace_text
 from flaxseg.labels import LabelSet
 from flaxseg.origin import Chain, chain_from_json, chain_to_json
 from flaxseg.preprocess import Preprocess
@@ -282,6 +283,20 @@ def read_header(directory: str | os.PathLike) -> Header:
         CheckpointError: a file is missing, or that one is broken.
     """
     return _read_header(_whole(Path(directory)) / CONFIG_FILE)
+
+
+def store_temperature(directory: str | os.PathLike, temperature: float) -> None:
+    """Notes in a model directory what its logits are to be divided by; all else stays as it is.
+
+    Raises:
+        CheckpointError: there is no such directory, or it cannot be written.
+    """
+    path = _whole(Path(directory)) / CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) | {"temperature": temperature}
+        replace_text(path, json.dumps(values, indent=2) + "\n")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _whole(directory: Path) -> Path:

@@ -98,6 +98,7 @@ class Predictor:
         multiple: int | None = None,
         windows: Windows | None = None,
         canvases: Canvases | None = None,
+        temperature: float | None = None,
     ):
         """Takes the weights of a model as they are now.
 
@@ -112,6 +113,8 @@ class Predictor:
             windows: where the network looks at a photo; None looks at it as a whole.
             canvases: sizes for which the network is compiled; a photo that fits on none of them
                 compiles a program of its own. None: four, for sides of up to 2048 pixels.
+            temperature: what the logits are divided by before they become probabilities, see
+                `flaxseg.inference.calibration`. None: 1.
 
         Raises:
             ConfigError: `multiple` is not a whole number from 1 on.
@@ -132,7 +135,10 @@ class Predictor:
         self._padding = np.round(255 * np.asarray(preprocess.mean)).astype(np.uint8)
         self._label_fn = make_label_fn(graphdef, labels, preprocess, windows=windows)
         make = functools.partial(make_logits_fn, graphdef, labels, preprocess, windows=windows)
-        self._confidence_fn = _at_own_size(make(label_and_confidence, by_pixel=True))
+        temperature = 1.0 if temperature is None else temperature
+        self._read_planes = functools.partial(read_planes, temperature=temperature)
+        sure = functools.partial(label_and_confidence, temperature=temperature)
+        self._confidence_fn = _at_own_size(make(sure, by_pixel=True))
         self._logits_fn = _at_own_size(make(lambda logits: logits))
 
     def logits(self, image: np.ndarray) -> np.ndarray:
@@ -221,10 +227,10 @@ class Predictor:
         more = () if inner == out else (out,)
         planes = self._planes(image, *more)
         if planes is not None:
-            return functools.partial(read_planes, planes, out, detail)
+            return functools.partial(self._read_planes, planes, out, detail)
         if more or detail == "probabilities":
             logits = self._start(self._logits_fn, image)
-            return lambda: read_planes(lambda: planes_of(logits(), out), out, detail)
+            return lambda: self._read_planes(lambda: planes_of(logits(), out), out, detail)
         if detail == "confidence":
             pairs = self._start(self._confidence_fn, image)
             return lambda: split(pairs())

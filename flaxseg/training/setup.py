@@ -94,7 +94,11 @@ def open_datasets(config: TrainConfig) -> Datasets:
         val,
         train_batches,
         data.eval_loader(
-            val, evaluate, batch_size=eval_batch_size, num_threads=config.loader_threads
+            val,
+            evaluate,
+            batch_size=eval_batch_size,
+            num_threads=config.loader_threads,
+            few_programs=config.eval_canvas or config.eval_window is not None,
         ),
         evaluate,
         data.steps_per_epoch(train, config.batch_size),
