@@ -29,6 +29,7 @@ from convert.verify import check_directory, torch_logits
 from flaxseg.cli import guarded, parse
 from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.model_dir import Tensor, read_directory, write_directory
+from flaxseg.origin import licences
 from flaxseg.preprocess import Channels, Preprocess
 
 ABOUT = "Carries weights between flaxseg and published checkpoints."
@@ -261,6 +262,8 @@ def _export(options: Export) -> None:
 def _export_onnx(options: Export) -> None:
     header, arrays = read_directory(options.directory)
     agreement = onnx_file.write_onnx(options.file, header, arrays)
+    for licence in licences(header.origin):
+        print(f"licence    {licence}")
     print(f"verified   {agreement} of {agreement.pictures} pictures")
     print(f"wrote      {options.file}: {onnx_file.ONNX} {header.name}")
 

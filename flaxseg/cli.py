@@ -387,6 +387,11 @@ class EvalArgs(ViewArgs):
     metrics: tuple[str, ...] | None = None
     """Further scores: accuracy_of_all, micro_iou, micro_iou:CLASS, soft_iou, boundary_iou."""
 
+    calibrate: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Find the temperature with which the model's probabilities fit this split best, and store it
+    in the model directory unless it is no better. `flaxseg predict` uses it for confidence and
+    probabilities; no label changes."""
+
     report: Path | None = None
     """Folder for a page that shows the evaluation (report.html), all numbers (scores.json) and the
     confusion matrix of each picture (per_image.npz)."""
@@ -395,7 +400,13 @@ class EvalArgs(ViewArgs):
 def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
     """Score a trained network on a split of its data set."""
     options = dataclasses.asdict(parse(EvalArgs, args, prog))
-    path, report = _opened(options.pop("path")), options.pop("report")
+    named, report = options.pop("path"), options.pop("report")
+    path = _opened(named)
+    if options["calibrate"] and path != Path(named):
+        raise ConfigError(
+            f"--calibrate writes into a model directory, and {named} is read through a cache: "
+            f"flaxseg convert import {named} DIR makes one, then give DIR"
+        )
     if report is None:
         from flaxseg.inference.files import evaluate_dir
 

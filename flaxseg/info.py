@@ -22,7 +22,8 @@ from flaxseg.errors import ConfigError
 from flaxseg.exported import ExportedConfig, files_of, kind_of, read_about
 from flaxseg.inference.files import resolve_model_dir
 from flaxseg.labels import LabelSet
-from flaxseg.model_dir import CONFIG_FILE, read_directory
+from flaxseg.model_dir import CONFIG_FILE, read_header
+from flaxseg.origin import Chain, chain_to_json, licences
 from flaxseg.preprocess import Preprocess
 from flaxseg.printed import in_bytes, print_line
 
@@ -78,7 +79,10 @@ class Info:
         size: height and width in pixels of the picture that is counted.
         parts: what it costs.
         disk_bytes: of the directory's files.
-        more: what else its `config.json` tells, such as licence and source.
+        origin: where its weights come from, the oldest step first.
+        temperature: what its logits are divided by before they become probabilities, if that was
+            calibrated.
+        more: what else its `config.json` tells.
     """
 
     path: Path
@@ -91,6 +95,8 @@ class Info:
     size: tuple[int, int]
     parts: Parts
     disk_bytes: int
+    origin: Chain
+    temperature: float | None
     more: dict[str, Any]
 
     @property
@@ -125,6 +131,9 @@ class Info:
             "flops": self.flops,
             "parts": {name: part._asdict() for name, part in self.parts._asdict().items()},
             "disk_bytes": self.disk_bytes,
+            "licences": list(licences(self.origin)),
+            "origin": chain_to_json(self.origin),
+            "temperature": self.temperature,
             "more": self.more,
         }
 
@@ -162,6 +171,8 @@ def read_info(path: str | os.PathLike, size: tuple[int, int] | None = None) -> I
         size=size,
         parts=count_parts(config.network, size),
         disk_bytes=sum(file.stat().st_size for file in found.files),
+        origin=found.origin,
+        temperature=found.temperature,
         more=found.more,
     )
 
@@ -173,23 +184,33 @@ class _Told(NamedTuple):
     config: models.Config | ExportedConfig
     labels: LabelSet
     preprocess: Preprocess
+    origin: Chain
+    temperature: float | None
     files: list[Path]
     more: dict[str, Any]
 
 
 def _told_of_directory(directory: Path) -> _Told:
-    header = read_directory(directory)[0]
+    told = read_header(directory)
     values = json.loads((directory / CONFIG_FILE).read_text())
-    more = {key: value for key, value in values.items() if key not in header.to_json()}
-    files = [file for file in directory.iterdir() if file.is_file()]
-    return _Told(header.name, header.config, header.labels, header.preprocess, files, more)
+    more = {key: value for key, value in values.items() if key not in told.to_json()}
+    return _Told(*told, files=[file for file in directory.iterdir() if file.is_file()], more=more)
 
 
 def _told_of_file(path: Path) -> _Told:
     about = read_about(path)
     more = {key: about.values[key] for key in _OF_FILES if key in about.values}
     more |= about.values.get("more", {})
-    return _Told(about.name, about.config, about.labels, about.preprocess, files_of(path), more)
+    return _Told(
+        about.name,
+        about.config,
+        about.labels,
+        about.preprocess,
+        about.origin,
+        about.temperature,
+        files_of(path),
+        more,
+    )
 
 
 _OF_FILES = ("format", "input", "output", "platforms", "opset", "jax", "jaxlib")
@@ -277,6 +298,9 @@ def print_info(info: Info, console: Console) -> None:
         **{f"  {key}": f"{_said(v)}, not {_said(w)}" for key, (v, w) in info.changed.items()},
         "pictures": _sizes(info.config),
         "normalised": str(info.preprocess),
+        "licence": "; ".join(licences(info.origin)) or "not told",
+        **{f"origin {number}": str(step) for number, step in enumerate(info.origin, 1)},
+        "temperature": "not calibrated" if info.temperature is None else f"{info.temperature:.4g}",
         **{key: _said(value) for key, value in info.more.items()},
         "on disk": in_bytes(info.disk_bytes),
     }

@@ -26,6 +26,7 @@ from flaxseg.model_dir import (
     write_directory,
 )
 from flaxseg.ops import Precision
+from flaxseg.origin import Chain
 from flaxseg.preprocess import Preprocess
 
 TORCH_AXES = {
@@ -36,11 +37,19 @@ TORCH_AXES = {
 
 
 class LoadedModel(NamedTuple):
-    """A network in eval mode with what its predictions need."""
+    """A network in eval mode with what its predictions need.
+
+    Attributes:
+        model: the network.
+        labels: names and colours of its classes.
+        preprocess: normalisation of its images.
+        temperature: what its logits are divided by before they become probabilities; None: 1.
+    """
 
     model: models.Model
     labels: LabelSet
     preprocess: Preprocess
+    temperature: float | None = None
 
 
 def leaves(model: nnx.Module) -> dict[str, tuple[int, ...]]:
@@ -84,6 +93,8 @@ def save(
     labels: LabelSet | None = None,
     preprocess: Preprocess | None = None,
     name: str | None = None,
+    origin: Chain = (),
+    temperature: float | None = None,
 ):
     """Writes the model directory; one that exists is replaced only once the new one is whole.
 
@@ -93,12 +104,22 @@ def save(
         labels: class names and colours; numbered ones if None.
         preprocess: normalisation of the images; ImageNet's if None.
         name: the registry name to note; the registry's for its configuration if None.
+        origin: where its weights come from, as `flaxseg.model_dir.read_header` tells it of the
+            directory that they were loaded from: their licence goes with them.
+        temperature: what its logits are divided by before they become probabilities, likewise.
 
     Raises:
         CheckpointError: the place holds something else than a model directory, or no class
             count of `labels` and model agree.
     """
-    header = make_header(model.config, labels=labels, preprocess=preprocess, name=name)
+    header = make_header(
+        model.config,
+        labels=labels,
+        preprocess=preprocess,
+        name=name,
+        origin=origin,
+        temperature=temperature,
+    )
     write_directory(directory, header, state_dict(model))
 
 
@@ -140,7 +161,7 @@ def load_with_meta(
         model = models.with_precision(model, matmul_precision)
     except CheckpointError as error:
         raise CheckpointError(f"{os.path.join(directory, WEIGHTS_FILE)}: {error}") from None
-    return LoadedModel(model, header.labels, header.preprocess)
+    return LoadedModel(model, header.labels, header.preprocess, header.temperature)
 
 
 def _load_exported(
@@ -152,7 +173,8 @@ def _load_exported(
             f"'highest' alone, not in {jnp.dtype(dtype)} with {matmul_precision!r}"
         )
     network, about = open_exported(path)
-    return LoadedModel(network, about.labels, about.preprocess)  # pyright: ignore[reportArgumentType]
+    model: Any = network
+    return LoadedModel(model, about.labels, about.preprocess, about.temperature)
 
 
 def to_torch_axes(leaf: nnx.Variable, array: np.ndarray) -> np.ndarray:

@@ -108,23 +108,32 @@ class _Reader:
 
 
 def eval_loader(
-    source: Source, transform: Transform, *, batch_size: int, num_threads: int | None = None
+    source: Source,
+    transform: Transform,
+    *,
+    batch_size: int,
+    num_threads: int | None = None,
+    few_programs: bool = False,
 ) -> "EvalLoader":
     """Batches for evaluation: every example once, images and label maps of one size per batch.
 
     Args:
         source: the examples.
         transform: usually an `EvalTransform`.
-        batch_size: examples per batch. A batch that does not fill is padded with black images of
-            label 255, weight 0 and index 0, so that each image size has one batch shape.
+        batch_size: most examples per batch. Each size of images has one batch shape, for which a
+            program is compiled: the power of two that holds the first batch of this size. Later
+            ones are cut to it, and what does not fill it is padded with black images of label 255,
+            weight 0 and index 0.
         num_threads: examples read at a time; None: one for each core, at most 16.
+        few_programs: images of all sizes share programs, on canvases or through windows, so that
+            batch shapes must be few: one example alone, or a whole batch.
 
     Raises:
         ConfigError: batch size below 1.
     """
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size}: give at least 1")
-    return EvalLoader(source, transform, batch_size, num_threads)
+    return EvalLoader(source, transform, batch_size, num_threads, few_programs)
 
 
 class EvalLoader:
@@ -136,26 +145,42 @@ class EvalLoader:
         transform: Transform,
         batch_size: int,
         num_threads: int | None = None,
+        few_programs: bool = False,
     ):
         """Keeps the arguments of `eval_loader`."""
         self.source = source
         self.batch_size = batch_size
         self._transform = transform
         self._num_threads = num_threads
+        self._few_programs = few_programs
 
     def __iter__(self) -> Iterator[Batch]:
         waiting: dict[Any, list[tuple[int, Example]]] = collections.defaultdict(list)
+        shapes: dict[tuple[int, ...], int] = {}
+
+        def batches(size: Any) -> Iterator[Batch]:
+            examples = waiting.pop(size)
+            shape = shapes.setdefault(size[0], self._shape(len(examples)))
+            for first in range(0, len(examples), shape):
+                yield _filled(examples[first : first + shape], shape)
+
         for index, example in self._examples():
             size = example.image.shape, example.label.shape
             waiting[size].append((index, example))
             if len(waiting[size]) == self.batch_size:
-                yield self._batch(waiting.pop(size))
+                yield from batches(size)
             elif sum(map(len, waiting.values())) > _BATCHES_AHEAD * self.batch_size:
                 # Photos of ever new sizes must not pile up in memory.
                 fullest = max(waiting, key=lambda size: len(waiting[size]))
-                yield self._batch(waiting.pop(fullest))
-        for examples in waiting.values():
-            yield self._batch(examples)
+                yield from batches(fullest)
+        for size in list(waiting):
+            yield from batches(size)
+
+    def _shape(self, count: int) -> int:
+        """Examples per batch of a size whose first batch has so many."""
+        if self._few_programs:
+            return 1 if count == 1 else self.batch_size
+        return min(1 << (count - 1).bit_length(), self.batch_size)
 
     def _examples(self) -> Iterator[tuple[int, Example]]:
         def load(index: int) -> tuple[int, Example]:
@@ -165,9 +190,10 @@ class EvalLoader:
         options = _read_options(self._num_threads, _BATCHES_AHEAD * self.batch_size)
         return iter(order.to_iter_dataset(options))
 
-    def _batch(self, examples: list[tuple[int, Example]]) -> Batch:
-        batch = _stack([example for _, example in examples], [index for index, _ in examples])
-        return batch if len(examples) == self.batch_size else pad_batch(batch, self.batch_size)
+
+def _filled(examples: list[tuple[int, Example]], shape: int) -> Batch:
+    batch = _stack([example for _, example in examples], [index for index, _ in examples])
+    return batch if len(examples) == shape else pad_batch(batch, shape)
 
 
 def _read_options(num_threads: int | None, ahead: int = _BATCHES_AHEAD) -> grain.ReadOptions:

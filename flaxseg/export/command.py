@@ -15,6 +15,7 @@ from flaxseg.export.site import write_site
 from flaxseg.export.stablehlo import SUFFIX, divisor, write_stablehlo
 from flaxseg.inference.files import resolve_model_dir
 from flaxseg.model_dir import read_directory
+from flaxseg.origin import licences
 
 ONNX_SUFFIX = ".onnx"
 SITE_SUFFIX = ""
@@ -96,6 +97,8 @@ class ExportArgs:
             )
         print(f"takes      any number of pictures of {self._taken(size, config)}")
         print(f"verified   {agreement} of {agreement.pictures} pictures")
+        for licence in licences(header.origin):
+            print(f"licence    {licence}")
         print(f"wrote      {self.out}: {header.name}, {header.labels.num_classes} classes")
         if self.out.suffix == SITE_SUFFIX:
             print(f"served by  python -m http.server --directory {self.out}")

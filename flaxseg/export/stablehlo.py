@@ -4,7 +4,6 @@ A file is a zip archive without compression: `about.json` tells what `program.bi
 `jax.export.deserialize` reads. docs/export.md shows how.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -23,8 +22,8 @@ from flaxseg.errors import CheckpointError
 from flaxseg.export.about import Size, Step, about, told_besides
 from flaxseg.export.check import Agreement, check_pictures, checked_sizes, compare, require
 from flaxseg.exported.files import ABOUT_FILE, PROGRAM_FILE
-from flaxseg.files import replace_file
-from flaxseg.model_dir import WEIGHTS_FILE, read_directory
+from flaxseg.files import replace_file, sha256_of
+from flaxseg.model_dir import WEIGHTS_FILE, read_header
 from flaxseg.native import LoadedModel
 
 SUFFIX = ".stablehlo"
@@ -137,9 +136,7 @@ def _about(
     agreement: Agreement,
 ) -> dict[str, Any]:
     """What `about.json` holds."""
-    header = read_directory(directory)[0]
-    with (directory / WEIGHTS_FILE).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    header = read_header(directory)
     taken, given = (_plain(*avals) for avals in (exported.in_avals, exported.out_avals))
     more = told_besides(directory, header)
     return {
@@ -149,7 +146,7 @@ def _about(
         "calling_convention_version": exported.calling_convention_version,
         "guarantee": GUARANTEE,
         "platforms": list(exported.platforms),
-        "weights_sha256": digest,
+        "weights_sha256": sha256_of(directory / WEIGHTS_FILE),
         "agreement": agreement._asdict(),
     }
 

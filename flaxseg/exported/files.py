@@ -21,6 +21,7 @@ from flaxseg import models
 from flaxseg.errors import CheckpointError, FlaxsegError
 from flaxseg.exported.network import ExportedConfig, ExportedNetwork, Program
 from flaxseg.labels import LabelSet
+from flaxseg.origin import Chain, chain_from_json
 from flaxseg.preprocess import Preprocess
 
 Kind = Literal["stablehlo", "onnx"]
@@ -52,6 +53,8 @@ class About(NamedTuple):
         preprocess: normalisation of its images.
         takes_bytes: the normalisation is part of the program.
         labels_only: so is the choice of the class.
+        origin: where the weights come from.
+        temperature: what the logits are divided by before they become probabilities; None: 1.
         values: all that stands there.
     """
 
@@ -61,6 +64,8 @@ class About(NamedTuple):
     preprocess: Preprocess
     takes_bytes: bool
     labels_only: bool
+    origin: Chain
+    temperature: float | None
     values: dict[str, Any]
 
 
@@ -139,6 +144,8 @@ def _about(path: Path, values: Mapping[str, Any]) -> About:
             Preprocess.from_json(values["preprocess"]),
             values["input"]["dtype"] == "uint8",
             values["output"]["values"] == "labels",
+            chain_from_json(values.get("origin", [])),
+            values.get("temperature"),
             dict(values),
         )
 

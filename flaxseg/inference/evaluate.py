@@ -177,7 +177,7 @@ def make_evaluator(
                 yield _Part(tile.within, *read(config, size, low, *where, label, weight))
 
         def counted(batch: Batch) -> Iterator[_Counts]:
-            batch = _checked(batch, labels)
+            batch = check_batch(batch, labels)
             seen, shape = batch.image.shape[1:3], batch.label.shape[1:3]
             size = few.holding(seen) if few and fits_canvas(config, seen) else None
             pixels = _pixels(batch)
@@ -277,8 +277,12 @@ def _placement(mesh: Mesh | None) -> Callable[[Batch], Batch]:
     return place
 
 
-def _checked(batch: Batch, labels: LabelSet) -> Batch:
-    """The batch, once its labels are known to fit: the count itself would leave others out."""
+def check_batch(batch: Batch, labels: LabelSet) -> Batch:
+    """The batch, once its labels are known to fit: the count itself would leave others out.
+
+    Raises:
+        DataError: one is outside the label set.
+    """
     label = np.asarray(batch.label)
     wrong = (label >= labels.num_classes) & (label != IGNORE)
     if wrong.any():

@@ -15,10 +15,18 @@ from rich.console import Console
 from rich.progress import track
 
 from flaxseg import distributed, native
-from flaxseg.data import EvalTransform, Source, check_labels, eval_loader, open_run_source
+from flaxseg.data import (
+    EvalLoader,
+    EvalTransform,
+    Source,
+    check_labels,
+    eval_loader,
+    open_run_source,
+)
 from flaxseg.data.problems import raise_problems
 from flaxseg.errors import CheckpointError, ConfigError, DataError
 from flaxseg.exported import files_of, kind_of, require_logits
+from flaxseg.inference import calibration
 from flaxseg.inference.canvas import USUAL_SIDE, Canvases
 from flaxseg.inference.evaluate import evaluate
 from flaxseg.inference.inputs import find_inputs, output_files
@@ -42,10 +50,11 @@ from flaxseg.inference.summaries import (
 from flaxseg.inference.views import PLAIN, Views
 from flaxseg.inference.windows import Size, Windows, make_windows
 from flaxseg.labels import LabelSet
-from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
+from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE, store_temperature
 from flaxseg.ops import Precision
 from flaxseg.pictures.kinds import USUAL
 from flaxseg.pictures.open import MAX_PIXELS, check_max_pixels
+from flaxseg.printed import print_line
 from flaxseg.sharding import make_mesh
 
 Pathlike = str | os.PathLike[str]
@@ -290,6 +299,7 @@ def open_segmenter(
         loaded.model,
         loaded.labels,
         loaded.preprocess,
+        loaded.temperature,
         multiple=multiple,
         windows=windows,
         canvases=_canvases(settings, size, max_side),
@@ -449,6 +459,7 @@ def evaluate_dir(
     missing_mask: str | None = None,
     max_pixels: int | None = None,
     matmul_precision: Precision = "highest",
+    calibrate: bool = False,
     record: Record | None = None,
     console: Console | None = None,
 ) -> Scores:
@@ -477,6 +488,8 @@ def evaluate_dir(
             `flaxseg.data.open_source`; likewise `max_pixels`.
         max_pixels: most pixels that a photo may have; 0 has no limit.
         matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
+        calibrate: finds the temperature that makes probabilities of these pictures most likely,
+            see `flaxseg.inference.calibration`, and stores it in the model directory if they gain.
         record: keeps what is found in each picture, and under which settings.
         console: where the table goes; None prints nothing.
 
@@ -509,6 +522,11 @@ def evaluate_dir(
         missing_mask=missing_mask,
         max_pixels=max_pixels,
     )
+    if calibrate and kind_of(directory):
+        raise ConfigError(
+            f"--calibrate writes into a model directory, and {directory} is an exported file: "
+            "calibrate the model that it was made from, and export it again"
+        )
     if SOFT_IOU in settings.get("metrics", ()):
         require_logits(loaded.model, f"--metrics {SOFT_IOU}")
     options: dict[str, Any] = {name: settings[name] for name in _READING if name in settings}
@@ -519,7 +537,10 @@ def evaluate_dir(
     usual = settings.get("eval_batch_size", settings.get("batch_size", _BATCH_SIZE))
     size: int = usual if batch_size is None else batch_size
     transform = _eval_transform(settings)
-    batches = eval_loader(source, transform, batch_size=size)
+    canvases = _canvases(settings) if settings.get("eval_canvas") else None
+    windows = _windows(settings)
+    shared = canvases is not None or windows is not None
+    batches = eval_loader(source, transform, batch_size=size, few_programs=shared)
     if record is not None:
         made = {"split": split, "dtype": dtype, "matmul_precision": matmul_precision}
         record.begin(str(path), loaded.model.config, source, transform, settings | options | made)
@@ -528,16 +549,46 @@ def evaluate_dir(
         _tracked(batches, "evaluating", console),
         labels=loaded.labels,
         preprocess=loaded.preprocess,
-        windows=_windows(settings),
+        windows=windows,
         metrics=settings.get("metrics", ()),
-        canvases=_canvases(settings) if settings.get("eval_canvas") else None,
+        canvases=canvases,
         watch=None if record is None else record.log,
     )
-    if record is not None:
-        record.scores = scores
     if console is not None:
         console.print(scores_table(scores, loaded.labels))
+    temperature = loaded.temperature
+    if calibrate:
+        found = _calibrate(directory, loaded, batches, windows, console)
+        temperature = found.temperature if found.better else temperature
+        if record is not None:
+            record.calibration = found
+    if record is not None:
+        record.scores, record.temperature = scores, temperature
     return scores
+
+
+def _calibrate(
+    directory: Path,
+    loaded: native.LoadedModel,
+    batches: EvalLoader,
+    windows: Windows | None,
+    console: Console | None,
+) -> calibration.Calibration:
+    """Finds the best temperature, and stores it unless it is no better than the one before."""
+    found = calibration.calibrate(
+        loaded.model,
+        lambda: _tracked(batches, "calibrating", console),
+        labels=loaded.labels,
+        preprocess=loaded.preprocess,
+        windows=windows,
+        start=loaded.temperature,
+    )
+    if found.better:
+        store_temperature(directory, found.temperature)
+    if console is not None:
+        end = f"stored in {directory / CONFIG_FILE}" if found.better else "no better: not stored"
+        print_line(console, f"{found}; {end}")
+    return found
 
 
 def _viewed(settings: dict[str, Any], **given: Any) -> dict[str, Any]:

@@ -31,13 +31,16 @@ class Pixels(NamedTuple):
     probabilities: np.ndarray | None = None
 
 
-def read_planes(planes: Planes, size: Size, detail: Detail = "label") -> Pixels:
+def read_planes(
+    planes: Planes, size: Size, detail: Detail = "label", temperature: float = 1.0
+) -> Pixels:
     """Reads logits one class after the other: all at once would fill the memory for a large photo.
 
     Args:
         planes: the logits; they are gone through twice for probabilities.
         size: height and width of each.
         detail: how much is read off.
+        temperature: what the logits are divided by before they become probabilities.
     """
     label = np.zeros(size, np.uint8)
     highest = np.full(size, -np.inf, np.float32)
@@ -48,7 +51,7 @@ def read_planes(planes: Planes, size: Size, detail: Detail = "label") -> Pixels:
         label[higher] = count - 1
         if total is not None:
             # Sum of exp(logit - the highest so far): one power serves both cases.
-            power = np.exp(-np.abs(plane - highest))
+            power = np.exp(-np.abs(plane - highest) / temperature)
             total = np.where(higher, total * power + 1, total + power)
         np.maximum(highest, plane, out=highest)
     if total is None:
@@ -58,7 +61,7 @@ def read_planes(planes: Planes, size: Size, detail: Detail = "label") -> Pixels:
         return Pixels(label, confidence)
     probabilities = np.empty((*size, count), np.float16)
     for index, plane in enumerate(planes()):
-        probabilities[..., index] = np.exp(plane - highest) * confidence
+        probabilities[..., index] = np.exp((plane - highest) / temperature) * confidence
     return Pixels(label, confidence, probabilities)
 
 
@@ -88,10 +91,10 @@ def grey(confidence: np.ndarray) -> np.ndarray:
     return np.round(255 * np.nan_to_num(confidence)).astype(np.uint8)
 
 
-def label_and_confidence(logits: jax.Array) -> jax.Array:
+def label_and_confidence(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
     """Logits (..., K) -> (..., 2) float32, see `split`; to be called inside `jax.jit`."""
     highest = logits.max(-1, keepdims=True)
-    confidence = 1 / jnp.exp(logits - highest).sum(-1)
+    confidence = 1 / jnp.exp((logits - highest) / temperature).sum(-1)
     return jnp.stack([jnp.argmax(logits, -1), confidence], -1).astype(jnp.float32)
 
 

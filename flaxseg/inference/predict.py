@@ -124,6 +124,7 @@ class Predictor:
         model: Model,
         labels: LabelSet,
         preprocess: Preprocess,
+        temperature: float | None = None,
         *,
         multiple: int | None = None,
         windows: Windows | None = None,
@@ -139,6 +140,8 @@ class Predictor:
             model: a segmenter of this library, in train or eval mode.
             labels: the classes the model knows.
             preprocess: how its images were normalised.
+            temperature: what the logits are divided by before they become probabilities, see
+                `flaxseg.inference.calibration`. None: 1.
             multiple: pixels to which height and width are rounded up. With 1 nothing is padded,
                 and every size compiles anew. None: canvases, or 32 where the network cannot take
                 them. Without effect with windows, and for a network that takes one size only:
@@ -179,7 +182,8 @@ class Predictor:
         self._canvases = canvases.times(views.scales)
         self._look = ModelLook(model, labels, preprocess, mesh)
         many = self._batches._replace(pictures=None)
-        self._through = windows and Through(self._look, windows, many.room)
+        self._temperature = 1.0 if temperature is None else temperature
+        self._through = windows and Through(self._look, windows, many.room, self._temperature)
         self._padding = np.round(255 * np.asarray(preprocess.mean)).astype(np.uint8)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
@@ -343,7 +347,8 @@ class Predictor:
             found = self._through.pixels(pictures, detail == "confidence")
             return [functools.partial(_given, pixels) for pixels in found]
         if self._views.plain:
-            every, read = self._logits(photos), read_planes
+            every = self._logits(photos)
+            read = functools.partial(read_planes, temperature=self._temperature)
         else:
             every, read = self._probabilities(photos), read_probabilities
         return [
@@ -385,7 +390,7 @@ class Predictor:
         if self._through is None:
             views = [self._started(photos, *way, self.room(photos[0])) for way in ways]
             return [
-                mean_probabilities(of_photo, photo.out)
+                mean_probabilities(of_photo, photo.out, self._temperature)
                 for of_photo, photo in zip(zip(*views, strict=True), photos, strict=True)
             ]
         (photo,) = photos
@@ -394,7 +399,8 @@ class Predictor:
             _placed_back(functools.partial(planes_of, logits, photo.out), mirrored)
             for logits, (_, mirrored) in zip(self._through.logits(pictures), ways, strict=True)
         )
-        return [summed_probabilities(views, photo.out, self.label_set.num_classes)]
+        classes = self.label_set.num_classes
+        return [summed_probabilities(views, photo.out, classes, self._temperature)]
 
     def _started(
         self, photos: Sequence[Prepared], scale: int, mirrored: bool, count: int

@@ -11,6 +11,7 @@ import numpy as np
 import flaxseg
 from flaxseg.data import EvalTransform, Example, Source
 from flaxseg.errors import ConfigError
+from flaxseg.inference.calibration import Calibration
 from flaxseg.inference.metrics import Scores
 from flaxseg.inference.per_image import PerImage, PictureLog
 from flaxseg.labels import LabelSet
@@ -50,6 +51,8 @@ class Record:
         labels: the classes of the data set.
         settings: JSON values, those of `VIEW` and some that only rounding or reading depends on.
         scores: of all pictures.
+        temperature: by which the model's logits are divided, if it was calibrated.
+        calibration: what `--calibrate` found on these pictures.
         log: of the single ones.
     """
 
@@ -58,6 +61,8 @@ class Record:
     labels: LabelSet
     settings: dict[str, Any]
     scores: Scores
+    temperature: float | None = None
+    calibration: Calibration | None = None
     log: PictureLog
 
     def __init__(self, like: Mapping[str, Any] | None = None):
@@ -124,6 +129,8 @@ class Record:
             },
             "device": jax.devices()[0].device_kind,
             "scores": self.scores.to_dict(),
+            "temperature": self.temperature,
+            "calibration": self.calibration and self.calibration.to_json(),
         }
 
 

@@ -18,19 +18,26 @@ R = TypeVar("R")
 class Through:
     """Windows of one size fill batches one after the other, across the pictures they belong to."""
 
-    def __init__(self, look: Look, windows: Windows, room: Callable[[Size], int]):
+    def __init__(
+        self,
+        look: Look,
+        windows: Windows,
+        room: Callable[[Size], int],
+        temperature: float = 1.0,
+    ):
         """Takes what sees a window as a picture of its own.
 
         Args:
             look: the network.
             windows: where to look.
             room: how many windows of a size it sees together.
+            temperature: what the logits are divided by before they become probabilities.
         """
         self._look, self._windows, self._room = look, windows, room
         # With several devices the sums are kept on the first of them.
         self._device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         self._label = jax.jit(lambda total, seen: jnp.argmax(total / seen, -1).astype(jnp.uint8))
-        self._pair = jax.jit(lambda total, seen: label_and_confidence(total / seen))
+        self._pair = jax.jit(lambda total, seen: label_and_confidence(total / seen, temperature))
 
     def side(self, size: Size) -> Size:
         """Height and width of the windows on a picture of a size."""

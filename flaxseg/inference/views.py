@@ -62,7 +62,7 @@ def mirrored_back(planes: Planes) -> Planes:
     return lambda: (plane[:, ::-1] for plane in planes())
 
 
-def mean_probabilities(views: Sequence[Planes], size: Size) -> Planes:
+def mean_probabilities(views: Sequence[Planes], size: Size, temperature: float = 1.0) -> Planes:
     """The probabilities of one class after the other, as means over several looks.
 
     Nothing is waited for before they are read; then two maps of each look are held.
@@ -70,37 +70,44 @@ def mean_probabilities(views: Sequence[Planes], size: Size) -> Planes:
     Args:
         views: the logits of each look, gone through twice.
         size: height and width of their maps.
+        temperature: what the logits are divided by.
     """
 
     def read() -> Iterator[np.ndarray]:
-        looks = [map(_softmax(planes, size), planes()) for planes in views]
+        looks = [map(_softmax(planes, size, temperature), planes()) for planes in views]
         for found in zip(*looks, strict=True):
             yield np.asarray(sum(found[1:], found[0]) / np.float32(len(found)))
 
     return read
 
 
-def summed_probabilities(views: Iterable[Planes], size: Size, count: int) -> Planes:
+def summed_probabilities(
+    views: Iterable[Planes], size: Size, count: int, temperature: float = 1.0
+) -> Planes:
     """The same, for looks whose logits are large: of one look at a time they are held.
 
     Args:
         views: the logits of each look, drawn one by one; the probabilities of all classes are held.
         size: height and width of their maps.
         count: number of classes.
+        temperature: what the logits are divided by.
     """
     total, looks = np.zeros((count, *size), np.float32), 0
     for looks, planes in enumerate(views, 1):  # noqa: B007
-        for sofar, plane in zip(total, map(_softmax(planes, size), planes()), strict=True):
+        for sofar, plane in zip(
+            total, map(_softmax(planes, size, temperature), planes()), strict=True
+        ):
             sofar += plane
     total /= looks
     return lambda: total
 
 
-def _softmax(planes: Planes, size: Size) -> Callable[[np.ndarray], np.ndarray]:
+def _softmax(planes: Planes, size: Size, temperature: float) -> Callable[[np.ndarray], np.ndarray]:
     """What makes the probabilities of a class of its logits (H, W)."""
     highest, total = np.full(size, -np.inf, np.float32), np.zeros(size, np.float32)
     for plane in planes():
         higher = np.maximum(highest, plane)
-        total = total * np.exp(highest - higher) + np.exp(plane - higher)
+        total = total * np.exp((highest - higher) / temperature)
+        total += np.exp((plane - higher) / temperature)
         highest = higher
-    return lambda plane: np.exp(plane - highest) / total
+    return lambda plane: np.exp((plane - highest) / temperature) / total

@@ -81,6 +81,7 @@ def report_page(record: Record) -> str:
             "report.html.j2",
             title=title,
             about=about,
+            calibration=record.calibration and str(record.calibration),
             settings={name: shown(value) for name, value in about["settings"].items()},
             columns=_columns(scores),
             classes=_named(labels),

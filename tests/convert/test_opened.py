@@ -98,6 +98,8 @@ def test_every_command_takes_it(file, model, capsys):
     assert find_config(str(file), convert.as_directory) == model.config
     assert cli.main(["eval", str(file)]) == 2
     assert "error: the model does not say on which data" in capsys.readouterr().err
+    assert cli.main(["eval", str(file), "--calibrate"]) == 2
+    assert f"flaxseg convert import {file} DIR makes one" in capsys.readouterr().err
     assert cli.main(["bench", str(file), "--size", "33", "--mode"]) == 2
     assert "--mode" in capsys.readouterr().err
 

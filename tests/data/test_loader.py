@@ -192,6 +192,28 @@ def test_eval_groups_sizes(numbered):
                 np.testing.assert_array_equal(batch.label[position], source[index].label)
 
 
+def test_eval_lone_sizes_are_not_filled_up(numbered):
+    """Each size of images has one batch shape, and canvases have two."""
+    many = [(4, 5)] * 9 + [(6, 7)] + [(8, 9)] * 3
+
+    def shapes(**options):
+        source = numbered(len(many), sizes=many)
+        batches = list(eval_loader(source, EvalTransform(), batch_size=8, **options))
+        assert sorted(seen(batches)) == list(range(13))
+        return [(len(batch.image), batch.image.shape[1]) for batch in batches]
+
+    assert shapes() == [(8, 4), (8, 4), (1, 6), (4, 8)]
+    assert shapes(few_programs=True) == [(8, 4), (8, 4), (1, 6), (8, 8)]
+
+
+def test_eval_shape_of_a_size_is_that_of_its_first_batch(numbered):
+    """A lone one came first, as too many sizes were waiting; later ones are cut to it."""
+    sizes = [(4, 5), *((4, 6 + i) for i in range(8)), (4, 5), (4, 5)]
+    batches = list(eval_loader(numbered(11, sizes=sizes), EvalTransform(), batch_size=2))
+    assert sorted(seen(batches)) == list(range(11))
+    assert [b.image.shape[:3] for b in batches if b.image.shape[2] == 5] == [(1, 4, 5)] * 3
+
+
 def test_eval_groups_sizes_of_images_and_label_maps(numbered):
     """Pictures that are seen at one size may have label maps of several."""
     source = numbered(6, sizes=((4, 6), (8, 12)))

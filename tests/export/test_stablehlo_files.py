@@ -26,6 +26,7 @@ WHOLE = "WHOLE" in os.environ
 TINY = {"backbone.blocks": (1, 1, 1, 1), "backbone.width": 4, "channels": 8}
 NETWORKS = dict.fromkeys(models.list_models(), {}) if WHOLE else {"ccnet": TINY, "vitseg": {}}
 PREPROCESS = Preprocess((0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bgr")
+ORIGIN = [{"source": "a.pth", "licence": "NVIDIA's", "non_commercial": True}]
 
 
 def save_model(name, directory, overrides, **more):
@@ -81,7 +82,8 @@ def test_one_program_says_what_the_model_says_of_every_batch_and_size(name, tmp_
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("exported") / "model"
-    save_model("vitseg", directory, {}, licence="CC-BY-NC-4.0", source="hf:someone/something")
+    more = {"licence": "CC-BY-NC-4.0", "source": "hf:someone/something"}
+    save_model("vitseg", directory, {}, **more, origin=ORIGIN, temperature=1.5)
     return directory
 
 
@@ -92,6 +94,7 @@ def test_a_file_tells_what_it_is(directory, tmp_path):
     assert about["labels"]["palette"][2] == [2, 4, 6]
     assert about["preprocess"] == PREPROCESS.to_json()
     assert about["more"] == {"licence": "CC-BY-NC-4.0", "source": "hf:someone/something"}
+    assert (about["origin"], about["temperature"]) == (ORIGIN, 1.5)
     assert about["jax"] == jax.__version__
     assert about["calling_convention_version"] == program.calling_convention_version
     assert about["input"]["dtype"] == "float32"

@@ -33,9 +33,12 @@ def test_one_class_after_the_other_gives_the_softmax_of_all(detail):
     rng = np.random.default_rng(0)
     scale = rng.choice([0.01, 1, 100], (9, 7, 1))  # close calls, usual ones and overflows of exp
     logits = (scale * rng.normal(size=(9, 7, 5))).astype(np.float32)
-    checked(read_planes(lambda: planes_of(logits, (9, 7)), (9, 7), detail), logits, detail)
-    if detail == "confidence":
-        checked(split(np.asarray(label_and_confidence(logits))), logits, detail)
+    for temperature in (1.0, 2.5):
+        expected = logits / temperature
+        found = read_planes(lambda: planes_of(logits, (9, 7)), (9, 7), detail, temperature)
+        checked(found, expected, detail)
+        if detail == "confidence":
+            checked(split(np.asarray(label_and_confidence(logits, temperature))), expected, detail)
 
 
 @pytest.mark.parametrize("detail", ["label", "confidence", "probabilities"])
@@ -52,9 +55,9 @@ def test_one_class_after_the_other_gives_the_softmax_of_all(detail):
 def test_whatever_the_way_the_numbers_are_those_of_the_logits(
     pixel_model, labels, photo, detail, made, asked, inner, out
 ):
-    start = Predictor(pixel_model, labels, Preprocess(), **made).start
+    start = Predictor(pixel_model, labels, Preprocess(), temperature=0.4, **made).start
     pixels = start(photo, detail=detail, interpolation="nearest", **asked)()
     seen = cv2.resize(photo, inner[::-1], interpolation=MODES["nearest"])
     logits = eval_view(pixel_model)(Preprocess()(seen[None])).logits
-    checked(pixels, resize_bilinear(logits, out, align_corners=False)[0], detail)
+    checked(pixels, resize_bilinear(logits, out, align_corners=False)[0] / 0.4, detail)
     assert pixels.label.shape == out and pixels.label.flags.writeable
