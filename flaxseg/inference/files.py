@@ -20,6 +20,7 @@ from flaxseg.data.problems import raise_problems
 from flaxseg.errors import CheckpointError, ConfigError, DataError
 from flaxseg.inference.canvas import USUAL_SIDE, Canvases
 from flaxseg.inference.evaluate import evaluate
+from flaxseg.inference.evaluate_views import evaluate_views
 from flaxseg.inference.inputs import find_inputs, output_files
 from flaxseg.inference.journal import Journal, fingerprint
 from flaxseg.inference.metrics import Scores, scores_table
@@ -388,6 +389,8 @@ def evaluate_dir(
     eval_multiple: int | None = None,
     eval_window: tuple[int, int] | None = None,
     eval_stride: tuple[int, int] | None = None,
+    eval_scales: Sequence[float] | None = None,
+    eval_flip: bool = False,
     eval_canvas: bool | None = None,
     metrics: Sequence[str] | None = None,
     classes_by_number: bool = False,
@@ -413,6 +416,9 @@ def evaluate_dir(
         eval_multiple: sides are then stretched up to multiples of it.
         eval_window: height and width of the windows through which the network looks at a picture.
         eval_stride: rows and columns from one window to the next.
+        eval_scales: of the size at which the network sees a picture otherwise; with several, or
+            `eval_flip`, it looks at one picture after the other, and probabilities are averaged.
+        eval_flip: it looks at the mirrored picture, too, at each scale.
         eval_canvas: whether pictures of all sizes share few programs; scores are the same but for
             rounding, see `flaxseg.inference.make_evaluator`.
         metrics: further scores, see `flaxseg.inference.more_metrics`.
@@ -434,6 +440,7 @@ def evaluate_dir(
             metrics do not fit.
         DataError: the data set is missing or its labels do not fit.
     """
+    views = Views(tuple(eval_scales or PLAIN.scales), eval_flip)
     directory = resolve_model_dir(path)
     settings: dict[str, Any] = _settings(Path(path))
     dtype = settings.get("dtype", "float32")
@@ -463,19 +470,33 @@ def evaluate_dir(
     size: int = usual if batch_size is None else batch_size
     transform = _eval_transform(settings)
     batches = eval_loader(source, transform, batch_size=size)
+    if views != PLAIN:
+        settings |= {"eval_scales": views.scales, "eval_flip": views.flip or None}
     if record is not None:
         made = {"split": split, "dtype": dtype, "matmul_precision": matmul_precision}
         record.begin(str(path), loaded.model.config, source, transform, settings | options | made)
-    scores = evaluate(
-        loaded.model,
-        _tracked(batches, "evaluating", console),
-        labels=loaded.labels,
-        preprocess=loaded.preprocess,
-        windows=_windows(settings),
-        metrics=settings.get("metrics", ()),
-        canvases=_canvases(settings) if settings.get("eval_canvas") else None,
-        watch=None if record is None else record.log,
-    )
+    windows, log = _windows(settings), None if record is None else record.log
+    if views == PLAIN:
+        scores = evaluate(
+            loaded.model,
+            _tracked(batches, "evaluating", console),
+            labels=loaded.labels,
+            preprocess=loaded.preprocess,
+            windows=windows,
+            metrics=settings.get("metrics", ()),
+            canvases=_canvases(settings) if settings.get("eval_canvas") else None,
+            watch=log,
+        )
+    else:
+        options = {"windows": windows, "canvases": _canvases(settings), "views": views}
+        scores = evaluate_views(
+            Predictor(*loaded, **options),
+            _tracked(eval_loader(source, EvalTransform(), batch_size=1), "evaluating", console),
+            transform,
+            labels=loaded.labels,
+            metrics=settings.get("metrics", ()),
+            watch=log,
+        )
     if record is not None:
         record.scores = scores
     if console is not None:
