@@ -359,6 +359,13 @@ class ViewArgs:
     eval_stride: tuple[int, int] | None = None
     """Rows and columns from one window to the next, in pixels."""
 
+    eval_scales: tuple[float, ...] | None = None
+    """Scales at which the network looks at a picture, such as 0.5 1 1.5; their probabilities are
+    averaged."""
+
+    eval_flip: bool = False
+    """Look at the mirrored picture, too, at each scale, and average."""
+
     eval_canvas: bool | None = None
     """Look at pictures of all sizes through few programs; scores are the same but for rounding."""
 

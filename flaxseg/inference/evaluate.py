@@ -155,7 +155,7 @@ def make_evaluator(
         watch: Watch | None = None,
     ) -> Evaluation:
         kept: dict[int, np.ndarray] = {}
-        boundaries = _Boundaries(labels.num_classes) if BOUNDARY_IOU in wanted else None
+        boundaries = Boundaries(labels.num_classes) if BOUNDARY_IOU in wanted else None
         watches = [each for each in (watch, boundaries) if each is not None]
         config = nnx.merge(graphdef, params, stats).config
 
@@ -238,13 +238,18 @@ def _soft_iou(logits: jax.Array, label: jax.Array, weight: jax.Array) -> jax.Arr
     return jnp.stack([jnp.sum(jnp.where(counts, values, 0)), jnp.sum(counts.astype(values.dtype))])
 
 
-class _Boundaries:
-    """Sums up the boundaries of samples."""
+class Boundaries:
+    """Sums up the boundaries of samples.
+
+    Attributes:
+        counts: (2, K) int64, see `flaxseg.inference.boundary.boundary_counts`.
+    """
 
     def __init__(self, num_classes: int):
         self.counts = np.zeros((2, num_classes), np.int64)
 
     def __call__(self, index: int, label: np.ndarray, prediction: np.ndarray) -> None:
+        """Takes a sample: its index, true and predicted class ids, both (H, W)."""
         self.counts += boundary_counts(label, prediction, self.counts.shape[1])
 
 

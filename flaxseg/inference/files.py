@@ -29,6 +29,7 @@ from flaxseg.exported import files_of, kind_of, require_logits
 from flaxseg.inference import calibration
 from flaxseg.inference.canvas import USUAL_SIDE, Canvases
 from flaxseg.inference.evaluate import evaluate
+from flaxseg.inference.evaluate_views import evaluate_views
 from flaxseg.inference.inputs import find_inputs, output_files
 from flaxseg.inference.journal import Journal, fingerprint
 from flaxseg.inference.metrics import Scores, scores_table
@@ -453,6 +454,8 @@ def evaluate_dir(
     eval_multiple: int | None = None,
     eval_window: tuple[int, int] | None = None,
     eval_stride: tuple[int, int] | None = None,
+    eval_scales: Sequence[float] | None = None,
+    eval_flip: bool = False,
     eval_canvas: bool | None = None,
     metrics: Sequence[str] | None = None,
     classes_by_number: bool = False,
@@ -479,6 +482,9 @@ def evaluate_dir(
         eval_multiple: sides are then stretched up to multiples of it.
         eval_window: height and width of the windows through which the network looks at a picture.
         eval_stride: rows and columns from one window to the next.
+        eval_scales: of the size at which the network sees a picture otherwise; with several, or
+            `eval_flip`, it looks at one picture after the other, and probabilities are averaged.
+        eval_flip: it looks at the mirrored picture, too, at each scale.
         eval_canvas: whether pictures of all sizes share few programs; scores are the same but for
             rounding, see `flaxseg.inference.make_evaluator`.
         metrics: further scores, see `flaxseg.inference.more_metrics`.
@@ -502,6 +508,7 @@ def evaluate_dir(
             metrics do not fit.
         DataError: the data set is missing or its labels do not fit.
     """
+    views = Views(tuple(eval_scales or PLAIN.scales), eval_flip)
     directory = resolve_model_dir(path)
     settings: dict[str, Any] = _settings(Path(path))
     dtype = settings.get("dtype", "float32")
@@ -527,6 +534,12 @@ def evaluate_dir(
             f"--calibrate writes into a model directory, and {directory} is an exported file: "
             "calibrate the model that it was made from, and export it again"
         )
+    if views != PLAIN:
+        if calibrate:
+            raise ConfigError(
+                "--calibrate is about single looks: leave out the scales and the flip"
+            )
+        require_logits(loaded.model, "--eval-scales, or --eval-flip,")
     if SOFT_IOU in settings.get("metrics", ()):
         require_logits(loaded.model, f"--metrics {SOFT_IOU}")
     options: dict[str, Any] = {name: settings[name] for name in _READING if name in settings}
@@ -537,23 +550,36 @@ def evaluate_dir(
     usual = settings.get("eval_batch_size", settings.get("batch_size", _BATCH_SIZE))
     size: int = usual if batch_size is None else batch_size
     transform = _eval_transform(settings)
-    canvases = _canvases(settings) if settings.get("eval_canvas") else None
-    windows = _windows(settings)
-    shared = canvases is not None or windows is not None
+    canvases, windows = _canvases(settings), _windows(settings)
+    some = canvases if settings.get("eval_canvas") else None
+    shared = some is not None or windows is not None
     batches = eval_loader(source, transform, batch_size=size, few_programs=shared)
+    if views != PLAIN:
+        settings |= {"eval_scales": views.scales, "eval_flip": views.flip or None}
     if record is not None:
         made = {"split": split, "dtype": dtype, "matmul_precision": matmul_precision}
         record.begin(str(path), loaded.model.config, source, transform, settings | options | made)
-    scores = evaluate(
-        loaded.model,
-        _tracked(batches, "evaluating", console),
-        labels=loaded.labels,
-        preprocess=loaded.preprocess,
-        windows=windows,
-        metrics=settings.get("metrics", ()),
-        canvases=canvases,
-        watch=None if record is None else record.log,
-    )
+    log = None if record is None else record.log
+    if views == PLAIN:
+        scores = evaluate(
+            loaded.model,
+            _tracked(batches, "evaluating", console),
+            labels=loaded.labels,
+            preprocess=loaded.preprocess,
+            windows=windows,
+            metrics=settings.get("metrics", ()),
+            canvases=some,
+            watch=log,
+        )
+    else:
+        scores = evaluate_views(
+            Predictor(*loaded, windows=windows, canvases=canvases, views=views),
+            _tracked(eval_loader(source, EvalTransform(), batch_size=1), "evaluating", console),
+            transform,
+            labels=loaded.labels,
+            metrics=settings.get("metrics", ()),
+            watch=log,
+        )
     if console is not None:
         console.print(scores_table(scores, loaded.labels))
     temperature = loaded.temperature

@@ -26,6 +26,8 @@ VIEW = (
     "eval_multiple",
     "eval_window",
     "eval_stride",
+    "eval_scales",
+    "eval_flip",
     "interpolation",
 )
 """Settings that say what is looked at, and how: where they differ, so do the scores of a model."""

@@ -60,7 +60,12 @@ def test_which_canvas_holds_a_picture():
 
 
 def test_photos_of_many_sizes_compile_a_program_for_each_canvas(network, preprocess):
-    predictor = Predictor(network, LABELS, preprocess, canvases=CANVASES)
+    """In batches of two: full ones, and such that are filled up."""
+    predictor = Predictor(network, LABELS, preprocess, canvases=CANVASES, batch_size=2)
+    together = predictor.start([predictor.prepare(drawn(*size)) for size in SIZES[:2]])
+    for size, wait in zip(SIZES[:2], together, strict=True):
+        expected = plain_logits(network, drawn(*size))
+        np.testing.assert_array_equal(wait().label, expected.argmax(-1))
     for size in SIZES:
         photo = drawn(*size)
         expected = plain_logits(network, photo)
@@ -70,7 +75,7 @@ def test_photos_of_many_sizes_compile_a_program_for_each_canvas(network, preproc
         label = predictor.labels(photo)
         np.testing.assert_array_equal(label, expected.argmax(-1))
         assert len(np.unique(label)) > 1
-    assert preprocess.traces == [(1, 64, 64, 3), (1, 64, 128, 3)]
+    assert preprocess.traces == [(2, 64, 64, 3), (2, 64, 128, 3)]
 
 
 def test_a_shrunk_photo_gets_labels_at_its_own_size(network, preprocess):

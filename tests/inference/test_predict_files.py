@@ -22,6 +22,7 @@ from flaxseg.inference import (
     resolve_model_dir,
 )
 from flaxseg.inference.inputs import Input, output_names
+from flaxseg.inference.views import Views
 from flaxseg.inference.windows import Windows
 from flaxseg.labels import LabelSet
 
@@ -430,3 +431,22 @@ def test_a_data_folder_that_is_gone_names_the_flag(workdir):
     path.write_text(json.dumps(settings))
     with pytest.raises(DataError, match="gone/photos: no such folder; give --data-dir"):
         evaluate_dir(workdir)
+
+
+def test_a_run_is_scored_at_several_scales(workdir, monkeypatch):
+    """As each picture is predicted, at the size to which it and its label map are stretched."""
+    monkeypatch.setitem(SPLITS, "val", 2)
+    views = Views((1.0, 1.5), flip=True)
+    predictor = Predictor(*native.load_with_meta(workdir / "model"), views=views)
+    expected = np.zeros((6, 6), np.int64)
+    for example in Shapes("val"):
+        label = EvalTransform((24, 16))(example).label
+        photo = predictor.prepare(example.image, size=(24, 16), out_size=(24, 16))
+        (wait,) = predictor.start([photo])
+        np.add.at(expected, (label, wait().label), 1)
+    options = {"eval_scales": (1, 1.5), "eval_flip": True}
+    found = evaluate_dir(workdir, metrics=["accuracy_of_all", "boundary_iou"], **options)
+    np.testing.assert_array_equal(found.matrix, expected)
+    assert found.more["accuracy_of_all"] == pytest.approx(found.pixel_accuracy)
+    with pytest.raises(ConfigError, match="--metrics soft_iou is of a single look"):
+        evaluate_dir(workdir, metrics=["soft_iou"], **options)
