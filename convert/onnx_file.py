@@ -134,6 +134,8 @@ def _trace(
     if isinstance(config, models.SETRConfig) and config.backbone.resize_positions != "none":
         twin.backbone._positions = types.MethodType(_positions_of_any_grid, twin.backbone)
     normalise = _normalisation(header.preprocess)
+    # The one network whose logits may have another size than its pictures.
+    stretched = isinstance(config, models.CCNetConfig) and config.upsample == "x8"
 
     class Program(torch.nn.Module):
         def __init__(self):
@@ -141,8 +143,14 @@ def _trace(
             self.network = twin
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            logits = self.network(normalise(images) if "preprocess" in steps else images).logits
-            return logits.argmax(1).to(torch.uint8) if "argmax" in steps else logits
+            if "preprocess" in steps:
+                images = normalise(images)
+            logits = self.network(images).logits
+            if "argmax" not in steps:
+                return logits
+            if stretched:
+                logits = torch.nn.functional.interpolate(logits, images.shape[2:], mode="bilinear")
+            return logits.argmax(1).to(torch.uint8)
 
     image, axes = _traced_image(config, size, "preprocess" in steps)
     logger = logging.getLogger("torch.onnx")

@@ -15,6 +15,7 @@ from flaxseg.data.shapes import Shapes
 from flaxseg.errors import CheckpointError
 from flaxseg.inference.inputs import find_inputs
 from flaxseg.native import LoadedModel
+from flaxseg.ops import resize_bilinear
 from flaxseg.pictures.photos import read_photo
 
 LABELS_EQUAL = 0.9999
@@ -112,7 +113,12 @@ def compare(
         logits: it gives logits (B, H, W, K), not labels (B, H, W).
     """
     graphdef, state = nnx.split(models.eval_view(loaded.model))
-    model = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x).logits)
+
+    @jax.jit
+    def model(state: nnx.State, x: jax.Array) -> jax.Array:
+        said = nnx.merge(graphdef, state)(x).logits
+        return said if logits else resize_bilinear(said, (x.shape[1], x.shape[2]))
+
     equal, apart, largest = [], [0.0], [0.0]
     for images in (batch for part in pictures for batch in _batches(part)):
         inputs = np.asarray(loaded.preprocess(images))  # pyright: ignore[reportArgumentType]

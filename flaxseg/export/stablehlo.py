@@ -25,6 +25,7 @@ from flaxseg.exported.files import ABOUT_FILE, PROGRAM_FILE
 from flaxseg.files import replace_file, sha256_of
 from flaxseg.model_dir import WEIGHTS_FILE, read_header
 from flaxseg.native import LoadedModel
+from flaxseg.ops import resize_bilinear
 
 SUFFIX = ".stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -105,8 +106,11 @@ def make_program(
 
     def see(picture: jax.Array) -> jax.Array:
         inputs = loaded.preprocess(picture) if "preprocess" in steps else picture
-        logits = network(inputs[None]).logits[0]
-        return jnp.argmax(logits, -1).astype(jnp.uint8) if "argmax" in steps else logits
+        logits = network(inputs[None]).logits
+        if "argmax" not in steps:
+            return logits[0]
+        logits = resize_bilinear(logits, (picture.shape[0], picture.shape[1]))
+        return jnp.argmax(logits[0], -1).astype(jnp.uint8)
 
     # The network sees one picture: only vmap meets the unknown length of the batch.
     dtype = jnp.uint8 if "preprocess" in steps else jnp.float32

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+from flax import nnx
 from jax import export
 from jax import numpy as jnp
 
@@ -204,15 +205,25 @@ def _onnx_program(session: Any, about: About) -> Program:
         return session.run(None, {IMAGES: np.asarray(images)})[0]
 
     def call(images: jax.Array) -> jax.Array:
-        batch, height, width, _ = images.shape
         given = images if about.takes_bytes else images.transpose(0, 3, 1, 2)
-        shape, dtype = (batch, about.labels.num_classes, height, width), jnp.float32
         if about.labels_only:
-            shape, dtype = (batch, height, width), jnp.uint8
-        said = jax.pure_callback(run, jax.ShapeDtypeStruct(shape, dtype), given)
-        return said if about.labels_only else said.transpose(0, 2, 3, 1)
+            labels = jax.ShapeDtypeStruct(images.shape[:3], jnp.uint8)
+            return jax.pure_callback(run, labels, given)
+        batch, height, width, classes = _logits_shape(about.config.network, images.shape)
+        logits = jax.ShapeDtypeStruct((batch, classes, height, width), jnp.float32)
+        return jax.pure_callback(run, logits, given).transpose(0, 2, 3, 1)
 
     return call
+
+
+def _logits_shape(config: models.Config, images: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a network's logits, which may have another height and width than the images."""
+    graphdef, state = nnx.split(models.eval_view(models.abstract_model(config)))
+
+    def look(state: nnx.State, images: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, state)(images).logits
+
+    return jax.eval_shape(look, state, jax.ShapeDtypeStruct(images, jnp.float32)).shape
 
 
 def _line(error: Exception) -> str:

@@ -113,7 +113,7 @@ class ExportedNetwork(Network):
 
         Args:
             images: of a size that the program takes.
-            resize: changes nothing, logits have the size of the images.
+            resize: changes nothing, logits have the size that the network gives them by default.
             aux: changes nothing, there are no auxiliary heads.
             rngs: changes nothing.
 

@@ -93,7 +93,7 @@ def test_predictions_are_those_of_the_model(folder, photo, tmp_path, name):
 @pytest.mark.parametrize("name", FILES)
 def test_logits_are_those_of_the_model(folder, name):
     """Of a batch of another length, and of another size where it is free."""
-    size = (96, 32) if name.startswith("free") else (32, 48)
+    size = {"free.onnx": (33, 47), "free.stablehlo": (96, 32)}.get(name, (32, 48))
     pixels = np.random.default_rng(1).integers(0, 256, (3, *size, 3), np.uint8)
     images = np.asarray(PREPROCESS(pixels))
     network = native.load(folder / name)
@@ -128,6 +128,14 @@ def test_labels_alone_are_no_probabilities(folder, photo, tmp_path, capsys):
     assert "soft_iou needs logits" in capsys.readouterr().err
 
 
+def test_labels_have_the_size_of_the_picture_where_logits_have_not(folder, tmp_path):
+    flags = ("--size", "33", "47", "--with", "argmax")
+    assert main(["export", str(folder / "free"), str(tmp_path / "a.stablehlo"), *flags]) == 0
+    images = np.random.default_rng(0).standard_normal((1, 33, 47, 3), np.float32)
+    assert native.load(folder / "free")(images).logits.shape[1:3] == (40, 48)
+    assert native.load(tmp_path / "a.stablehlo")(images).logits.shape[1:3] == (33, 47)
+
+
 def test_large_weights_lie_beside_the_file(folder):
     data = folder / "fixed.onnx.data"
     weights = sum(a.nbytes for a in native.state_dict(native.load(folder / "fixed")).values())
@@ -146,7 +154,10 @@ def test_an_onnx_file_tells_what_it_is(folder):
     assert told["classes"] == told["labels"]["classes"] == list(LABELS.classes)
     assert {key: told[key] for key in PREPROCESS.to_json()} == PREPROCESS.to_json()
     assert told["more"] == {"licence": "CC-BY-NC-4.0"} and told["opset"] == 18
-    assert onnx.load(folder / "free.onnx").opset_import[0].version == 18
+    model = onnx.load(folder / "free.onnx")
+    assert model.opset_import[0].version == 18
+    operations = {node.op_type for node in model.graph.node}
+    assert "Conv" in operations and "BatchNormalization" not in operations
     (taken,), (given,) = fixed.get_inputs(), fixed.get_outputs()
     assert (taken.type, taken.shape[1:]) == ("tensor(uint8)", [32, 48, 3])
     assert (given.name, given.type, given.shape[1:]) == ("labels", "tensor(uint8)", [32, 48])
