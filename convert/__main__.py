@@ -29,6 +29,7 @@ from convert.verify import check_directory, torch_logits
 from flaxseg.cli import guarded, parse
 from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.model_dir import Tensor, read_directory, write_directory
+from flaxseg.origin import licences
 from flaxseg.preprocess import Channels, Preprocess
 
 ABOUT = "Carries weights between flaxseg and published checkpoints."
@@ -261,8 +262,16 @@ def _export(options: Export) -> None:
 def _export_onnx(options: Export) -> None:
     header, arrays = read_directory(options.directory)
     apart = onnx_file.write_onnx(
-        options.file, header.config, arrays, labels=header.labels, preprocess=header.preprocess
+        options.file,
+        header.config,
+        arrays,
+        labels=header.labels,
+        preprocess=header.preprocess,
+        origin=header.origin,
+        temperature=header.temperature,
     )
+    for licence in licences(header.origin):
+        print(f"licence    {licence}")
     print(f"verified   onnxruntime and Flax differ by {apart:.1e} of the largest logit")
     print(f"wrote      {options.file}: {onnx_file.ONNX} {header.name}")
 

@@ -23,6 +23,7 @@ from convert.inplace_abn import (
 )
 from convert.io import write
 from convert.onnx_file import ONNX, write_onnx
+from convert.origins import origin_of
 from convert.prefixes import unwrapped
 from convert.recognise import Recognition, identify
 from convert.report import Report
@@ -40,6 +41,7 @@ from flaxseg.model_dir import (
     make_header,
     read_directory,
 )
+from flaxseg.origin import licences
 from flaxseg.preprocess import Preprocess
 
 NATIVE = "native"
@@ -80,6 +82,8 @@ class Native(NamedTuple):
             labels=report.labels,
             preprocess=report.preprocess,
             name=report.model_name,
+            origin=report.chain,
+            temperature=report.temperature,
         )
         target = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
         return header, {
@@ -210,8 +214,9 @@ def save(
 
     Args:
         model: a network, or what `load` returned, which also gives class names, normalisation and,
-            for the layout that it came in, the file's keys in their order, the tensors that the
-            network does not use, and how its norms and its outputs are meant.
+            where the weights come from and, for the layout that it came in, the file's keys in
+            their order, the tensors that the network does not use, and how its norms and its
+            outputs are meant.
         path: a folder for "native", a folder or file for "huggingface", else a file: .pth, .pt,
             .bin, .ckpt or .safetensors, and .onnx for "onnx".
         format: "native", "onnx", or the name of a published layout, such as "mmseg".
@@ -221,25 +226,27 @@ def save(
             are InPlaceABN layers; None goes by the layout, or by the file where it came in that.
 
     Returns:
-        What the layout has no place for and its readers will not guess, for the user to read.
+        What the layout has no place for and its readers will not guess, such as licences, for the
+        user to read.
 
     Raises:
         CheckpointError: the layout does not store this network, or the place cannot be written;
             what was there is untouched.
         ConfigError: an unknown format.
     """
-    own = None
+    own, told = None, {}
     if isinstance(model, Loaded):
-        labels = labels or model.report.labels
-        preprocess = preprocess or model.report.preprocess
-        own = model.report if model.report.format == format else None
+        report = model.report
+        labels, preprocess = labels or report.labels, preprocess or report.preprocess
+        told = {"origin": report.chain, "temperature": report.temperature}
+        own = report if report.format == format else None
         model = model.model
     if format == NATIVE:
-        native.save(model, path, labels=labels, preprocess=preprocess)
+        native.save(model, path, labels=labels, preprocess=preprocess, **told)
         return ()
     if format == ONNX:
         arrays = native.state_dict(model)
-        write_onnx(path, model.config, arrays, labels=labels, preprocess=preprocess)
+        write_onnx(path, model.config, arrays, labels=labels, preprocess=preprocess, **told)
         return ()
     layout = load_format(format, models.architecture_of(model.config))
     if own and own.one_output and model.config.num_classes == 2:
@@ -249,10 +256,14 @@ def save(
     state = _in_layout(model, layout, own, inplace)
     config = model.config
     folder = layout is huggingface_segformer.FORMAT and not Path(path).suffix
-    notes = ()
+    notes = tuple(
+        f"not stored: licence {words}"
+        for words in licences(told.get("origin", ()))
+        if words != layout.licence
+    )
     if inplace != layout.inplace_abn:
         meant, usual = (AS_INPLACE_ABN, AS_PLAIN)[:: 1 if inplace else -1]
-        notes = (f"not stored: {meant}; for its readers {usual}",)
+        notes += (f"not stored: {meant}; for its readers {usual}",)
     if preprocess:
         notes += normalisation.not_stored(preprocess, layout, config.num_classes, folder=folder)
     if folder:
@@ -340,6 +351,8 @@ def _native_report(
         len(native.leaves(models.abstract_model(config))),
         {},
         preprocess=header.preprocess,
+        chain=header.origin,
+        temperature=header.temperature,
     )
 
 
@@ -483,7 +496,6 @@ def translate(
         fresh=matched.fresh,
         notes=notes,
         assumed=norms + assumed,
-        licence=layout.licence,
         dtypes=checkpoint.content.dtypes,
         taken_off=checkpoint.content.wrappers,
         others=tuple(getattr(checkpoint.content, "others", ())),
@@ -492,6 +504,7 @@ def translate(
         inplace_abn=layout.inplace_abn if inplace_abn is None else inplace_abn,
         one_output=sigmoid,
         preprocess=preprocess,
+        chain=origin_of(checkpoint, layout),
     )
     return Native(arrays, report)
 

@@ -18,6 +18,7 @@ from flaxseg import models
 from flaxseg.errors import CheckpointError
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import Tensor
+from flaxseg.origin import Chain, chain_to_json
 from flaxseg.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ def write_onnx(
     *,
     labels: LabelSet | None = None,
     preprocess: Preprocess | None = None,
+    origin: Chain = (),
+    temperature: float | None = None,
 ) -> float:
     """Writes a network as ONNX: "images" (batch, 3, height, width) to "logits" (batch, K, H, W).
 
     Images are normalised already, their channels in order. The batch has any size; height and
-    width too, unless the network takes one size alone. Class names and `Preprocess.to_json` stand
-    in the file's metadata.
+    width too, unless the network takes one size alone. Class names, `Preprocess.to_json`,
+    the steps of the origin with their licences, and the temperature stand in the file's metadata.
 
     Args:
         path: file to write, overwritten only once the new one is whole.
@@ -53,6 +56,8 @@ def write_onnx(
         arrays: native key -> array in torch's axis order.
         labels: class names; numbered ones if None.
         preprocess: normalisation of the images; ImageNet's if None.
+        origin: where the weights come from.
+        temperature: what the logits are to be divided by before they become probabilities.
 
     Returns:
         The largest difference between onnxruntime's and Flax's logits on a random image, relative
@@ -69,6 +74,8 @@ def write_onnx(
     program = _trace(config, arrays)
     labels = labels or LabelSet.generic(config.num_classes)
     notes = {"classes": list(labels.classes), **(preprocess or Preprocess()).to_json()}
+    notes |= {"origin": chain_to_json(origin)} if origin else {}
+    notes |= {} if temperature is None else {"temperature": temperature}
     program.model.metadata_props.update({key: json.dumps(note) for key, note in notes.items()})
     with replacing(Path(path)) as new:
         program.save(new)

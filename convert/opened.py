@@ -17,7 +17,7 @@ from convert.sources import HUB, Place, files_of, holds_weights, locate
 from flaxseg.caches import IMPORTED, cache_root
 from flaxseg.data.cache import fingerprint, prepare_once
 from flaxseg.errors import CheckpointError
-from flaxseg.files import replace_text
+from flaxseg.files import replace_text, sha256_of
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE, is_model_directory, write_files
 
@@ -70,7 +70,7 @@ def _is_ours(place: Place) -> bool:
 def _key(place: Place) -> str:
     """A name for the content of a checkpoint, and for the code that imports it."""
     files = files_of(place)
-    digests = [_digest(file) for file in files]
+    digests = [sha256_of(file) for file in files]
     # The name of a single file tells nothing, those of several tell their parts.
     names = [file.name for file in files] if len(files) > 1 else []
     code = Path(__file__).parent
@@ -86,7 +86,7 @@ def _import(place: Place, folder: Path) -> None:
     write_files(model, header, arrays)
     note = {
         "recognised": f"{checkpoint.report.in_one_line()}; {MORE}",
-        "sha256": {name: _digest(model / name) for name in (CONFIG_FILE, WEIGHTS_FILE)},
+        "sha256": {name: sha256_of(model / name) for name in (CONFIG_FILE, WEIGHTS_FILE)},
     }
     replace_text(folder / NOTE_FILE, json.dumps(note, indent=2) + "\n")
 
@@ -96,13 +96,8 @@ def _is_whole(entry: Path) -> bool:
     try:
         digests = json.loads((entry / NOTE_FILE).read_text("utf-8"))["sha256"]
         return all(
-            digests[name] == _digest(entry / MODEL_FOLDER / name)
+            digests[name] == sha256_of(entry / MODEL_FOLDER / name)
             for name in (CONFIG_FILE, WEIGHTS_FILE)
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from flaxseg import models
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import Tensor
+from flaxseg.origin import Chain, licences
 from flaxseg.preprocess import Preprocess
 
 SHOWN = 6
@@ -31,7 +32,6 @@ class Report:
         fresh: native keys that the file has not given and that start from random numbers.
         notes: what was resized, derived or could not be told from the file.
         assumed: what no file tells, and what is taken for it.
-        licence: of the source, where known.
         dtypes: of the floating-point tensors in the file.
         taken_off: what stood around the state dict and before its keys, from the outside.
         others: further sets of weights in the file, which were not read.
@@ -41,6 +41,8 @@ class Report:
         inplace_abn: its norms are InPlaceABN layers.
         one_output: it has one output, of which the network has made two classes.
         preprocess: normalisation of the images that it was trained on.
+        chain: where the weights come from, with their licences.
+        temperature: of a model directory that was calibrated.
     """
 
     source: str
@@ -54,7 +56,6 @@ class Report:
     fresh: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
-    licence: str = ""
     dtypes: tuple[str, ...] = ()
     taken_off: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
@@ -63,6 +64,13 @@ class Report:
     inplace_abn: bool = False
     one_output: bool = False
     preprocess: Preprocess = Preprocess()
+    chain: Chain = ()
+    temperature: float | None = None
+
+    @property
+    def licence(self) -> str:
+        """Of the weights, with those of all that they were made from, where known."""
+        return "; ".join(licences(self.chain))
 
     def __str__(self) -> str:
         rows = {

@@ -35,12 +35,14 @@ class Checkpoint:
         content: tensors and what was noted beside them.
         config: the `config.json` of a Hugging Face folder; empty if there is none.
         preprocessor: its `preprocessor_config.json`, likewise.
+        files: what was read of it, see `files_of`.
     """
 
     source: str
     content: Content
     config: dict[str, Any]
     preprocessor: dict[str, Any]
+    files: tuple[Path, ...] = ()
 
     @property
     def arrays(self) -> dict[str, Tensor]:
@@ -90,12 +92,14 @@ def open_checkpoint(source: str | os.PathLike | Place, *, weights: str | None = 
     name, path = locate(source)
     file = _weights_in(path, name) if path.is_dir() else path
     content = _read_file(file, weights)
+    files = tuple(files_of(Place(name, path)))
     if file.name not in FOLDER_FILES:
-        return Checkpoint(name, content, {}, {})  # what lies beside it may belong to anything
+        # What lies beside it may belong to anything.
+        return Checkpoint(name, content, {}, {}, files)
     config, preprocessor = (
         _read_config(file.with_name(beside)) for beside in (CONFIG_FILE, PREPROCESSOR_FILE)
     )
-    return Checkpoint(name, content, config, preprocessor)
+    return Checkpoint(name, content, config, preprocessor, files)
 
 
 def holds_weights(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from convert import normalisation
 from convert.formats import FORMATS, Format
 from convert.formats.format import differing_fields
 from convert.load import NATIVE, match, recognise_checkpoint, translate
+from convert.origins import origin_of
 from convert.prefixes import unwrapped
 from convert.recognise import encoders
 from convert.report import short_list
@@ -28,6 +29,7 @@ from flaxseg import models, native, ops
 from flaxseg.errors import CheckpointError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.model_dir import Tensor, check_keys, is_model_directory, read_directory
+from flaxseg.origin import Chain, licences
 from flaxseg.preprocess import Preprocess
 from flaxseg.training.start import Start
 
@@ -51,6 +53,7 @@ class _Found(NamedTuple):
         preprocess: normalisation of its images, where known.
         encoder: it holds an encoder alone.
         fresh: native keys that it cannot give, for they are of a network for other images.
+        origin: where they come from.
     """
 
     arrays: Mapping[str, Tensor]
@@ -59,6 +62,7 @@ class _Found(NamedTuple):
     preprocess: Preprocess | None
     encoder: bool = False
     fresh: tuple[str, ...] = ()
+    origin: Chain = ()
 
 
 def start_from(source: str, config: models.Config) -> Start:
@@ -91,7 +95,7 @@ def start_from(source: str, config: models.Config) -> Start:
     lines.append(f"{len(kept)} of {len(leaves)} tensors start from it")
     if fresh:
         lines.append(f"random numbers in {', '.join(fresh)}")
-    return Start(kept, lines, found.preprocess)
+    return Start(kept, lines, found.preprocess, found.origin)
 
 
 def _read_directory(path: Path) -> _Found | None:
@@ -100,7 +104,9 @@ def _read_directory(path: Path) -> _Found | None:
         if is_model_directory(directory):
             header, arrays = read_directory(directory)
             lines = [f"format {NATIVE}, {header.name}"]
-            return _Found(arrays, header.config, lines, header.preprocess)
+            lines += [f"licence {words}" for words in licences(header.origin)]
+            preprocess, origin = header.preprocess, header.origin
+            return _Found(arrays, header.config, lines, preprocess, origin=origin)
     return None
 
 
@@ -117,7 +123,7 @@ def _read(checkpoint: Checkpoint, config: models.Config) -> _Found:
     )
     known = None if normalisation.ASSUMED in report.assumed else report.preprocess
     lines = str(report).splitlines()[1:]
-    return _Found(arrays, report.config, lines, known, fresh=report.fresh)
+    return _Found(arrays, report.config, lines, known, fresh=report.fresh, origin=report.chain)
 
 
 def _whole(found: _Found, config: models.Config) -> _Found:
@@ -166,7 +172,8 @@ def _encoder(checkpoint: Checkpoint, candidates: Iterable[Format], config: model
         lines += [f"left out {short_list(list(found.left_out))}"] if found.left_out else []
         lines += found.notes
         preprocess, _ = normalisation.from_checkpoint(checkpoint, layout, theirs.num_classes)
-        return _Found(found.arrays, theirs, lines, preprocess, encoder=True)
+        origin = origin_of(checkpoint, layout)
+        return _Found(found.arrays, theirs, lines, preprocess, encoder=True, origin=origin)
     raise CheckpointError(
         f"it holds an encoder that {models.name_of(config)} does not have: {'; or '.join(problems)}"
     )

@@ -1,6 +1,7 @@
 """Files that are either whole or as they were, whenever the process is killed."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,3 +33,13 @@ def replace_text(path: Path, text: str) -> None:
     """
     with replace_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """Digest of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

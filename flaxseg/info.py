@@ -21,7 +21,8 @@ from flaxseg import models
 from flaxseg.errors import ConfigError
 from flaxseg.inference.files import resolve_model_dir
 from flaxseg.labels import LabelSet
-from flaxseg.model_dir import CONFIG_FILE, read_directory
+from flaxseg.model_dir import CONFIG_FILE, read_header
+from flaxseg.origin import Chain, chain_to_json, licences
 from flaxseg.preprocess import Preprocess
 from flaxseg.printed import in_bytes, print_line
 
@@ -77,7 +78,10 @@ class Info:
         size: height and width in pixels of the picture that is counted.
         parts: what it costs.
         disk_bytes: of the directory's files.
-        more: what else its `config.json` tells, such as licence and source.
+        origin: where its weights come from, the oldest step first.
+        temperature: what its logits are divided by before they become probabilities, if that was
+            calibrated.
+        more: what else its `config.json` tells.
     """
 
     path: Path
@@ -90,6 +94,8 @@ class Info:
     size: tuple[int, int]
     parts: Parts
     disk_bytes: int
+    origin: Chain
+    temperature: float | None
     more: dict[str, Any]
 
     @property
@@ -124,6 +130,9 @@ class Info:
             "flops": self.flops,
             "parts": {name: part._asdict() for name, part in self.parts._asdict().items()},
             "disk_bytes": self.disk_bytes,
+            "licences": list(licences(self.origin)),
+            "origin": chain_to_json(self.origin),
+            "temperature": self.temperature,
             "more": self.more,
         }
 
@@ -141,7 +150,7 @@ def read_info(path: str | os.PathLike, size: tuple[int, int] | None = None) -> I
         ConfigError: the network does not take this size.
     """
     directory = resolve_model_dir(path)
-    header = read_directory(directory)[0]
+    header = read_header(directory)
     config = header.config
     size = size or config.fixed_size or USUAL_SIZE
     try:
@@ -161,6 +170,8 @@ def read_info(path: str | os.PathLike, size: tuple[int, int] | None = None) -> I
         size=size,
         parts=count_parts(config, size),
         disk_bytes=sum(file.stat().st_size for file in directory.iterdir() if file.is_file()),
+        origin=header.origin,
+        temperature=header.temperature,
         more={key: value for key, value in values.items() if key not in header.to_json()},
     )
 
@@ -246,6 +257,9 @@ def print_info(info: Info, console: Console) -> None:
         **{f"  {key}": f"{_said(v)}, not {_said(w)}" for key, (v, w) in info.changed.items()},
         "pictures": _sizes(info.config),
         "normalised": str(info.preprocess),
+        "licence": "; ".join(licences(info.origin)) or "not told",
+        **{f"origin {number}": str(step) for number, step in enumerate(info.origin, 1)},
+        "temperature": "not calibrated" if info.temperature is None else f"{info.temperature:.4g}",
         **{key: _said(value) for key, value in info.more.items()},
         "on disk": in_bytes(info.disk_bytes),
     }

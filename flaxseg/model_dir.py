@@ -21,6 +21,7 @@ import numpy as np
 from flaxseg import models
 from flaxseg.errors import CheckpointError, FlaxsegError
 from flaxseg.labels import LabelSet
+from flaxseg.origin import Chain, chain_from_json, chain_to_json
 from flaxseg.preprocess import Preprocess
 
 CONFIG_FILE = "config.json"
@@ -40,16 +41,21 @@ class Header(NamedTuple):
         config: its configuration.
         labels: names and colours of its classes.
         preprocess: normalisation of its images.
+        origin: where its weights come from.
+        temperature: what its logits are divided by before they become probabilities; None: nobody
+            has calibrated it, which is 1.
     """
 
     name: str
     config: models.Config
     labels: LabelSet
     preprocess: Preprocess
+    origin: Chain = ()
+    temperature: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The header as plain JSON values."""
-        return {
+        values = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "name": self.name,
@@ -57,6 +63,9 @@ class Header(NamedTuple):
             "labels": self.labels.to_json(),
             "preprocess": self.preprocess.to_json(),
         }
+        if self.temperature is not None:
+            values["temperature"] = self.temperature
+        return values | ({"origin": chain_to_json(self.origin)} if self.origin else {})
 
 
 class TensorFile(io.FileIO):
@@ -153,6 +162,8 @@ def make_header(
     labels: LabelSet | None = None,
     preprocess: Preprocess | None = None,
     name: str | None = None,
+    origin: Chain = (),
+    temperature: float | None = None,
 ) -> Header:
     """A header, with numbered classes, ImageNet's normalisation and the registry's name for the
     configuration where nothing is given.
@@ -166,7 +177,8 @@ def make_header(
             f"label set {labels.name!r} has {labels.num_classes} classes, "
             f"the model has {config.num_classes}: pass the labels it was trained with"
         )
-    return Header(name or models.name_of(config), config, labels, preprocess or Preprocess())
+    name, preprocess = name or models.name_of(config), preprocess or Preprocess()
+    return Header(name, config, labels, preprocess, origin, temperature)
 
 
 def write_directory(
@@ -253,7 +265,27 @@ def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, Stor
     Raises:
         CheckpointError: a file is missing or broken.
     """
-    directory = Path(directory)
+    directory = _whole(Path(directory))
+    header = _read_header(directory / CONFIG_FILE)
+    try:
+        return header, open_tensors(directory / WEIGHTS_FILE)
+    except (DamagedTensorsError, OSError) as error:
+        raise CheckpointError(
+            f"{directory / WEIGHTS_FILE} cannot be read ({error}): copy or convert it again"
+        ) from None
+
+
+def read_header(directory: str | os.PathLike) -> Header:
+    """What `config.json` of a model directory holds.
+
+    Raises:
+        CheckpointError: a file is missing, or that one is broken.
+    """
+    return _read_header(_whole(Path(directory)) / CONFIG_FILE)
+
+
+def _whole(directory: Path) -> Path:
+    """The directory, or the one that it is about to be replaced by, with both files in it."""
     aside = _neighbours(directory.absolute())[1]
     if not directory.exists() and aside.exists():
         # A writer was killed, or is busy, between stepping aside and moving in.
@@ -263,13 +295,7 @@ def read_directory(directory: str | os.PathLike) -> tuple[Header, dict[str, Stor
             raise CheckpointError(
                 f"{directory} is no model directory: it has no {name} (flaxseg.save writes both)"
             )
-    header = _read_header(directory / CONFIG_FILE)
-    try:
-        return header, open_tensors(directory / WEIGHTS_FILE)
-    except (DamagedTensorsError, OSError) as error:
-        raise CheckpointError(
-            f"{directory / WEIGHTS_FILE} cannot be read ({error}): copy or convert it again"
-        ) from None
+    return directory
 
 
 def is_model_directory(path: str | os.PathLike) -> bool:
@@ -315,6 +341,8 @@ def _read_header(path: Path) -> Header:
             models.config_from_json(values["model"]),
             LabelSet.from_json(values["labels"]),
             Preprocess.from_json(values["preprocess"]),
+            chain_from_json(values.get("origin", [])),
+            _temperature(values.get("temperature")),
         )
     except FlaxsegError as error:
         raise CheckpointError(f"{path}: {error}") from None
@@ -322,6 +350,13 @@ def _read_header(path: Path) -> Header:
         raise CheckpointError(f"{path} is damaged ({error}): save the model again") from None
     except KeyError as error:
         raise CheckpointError(f"{path} has no entry {error}: flaxseg.save writes it") from None
+
+
+def _temperature(value: Any) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None or (number and 0 < value < math.inf):
+        return value
+    raise CheckpointError(f"temperature is {value!r}, it must be a number above 0")
 
 
 class DamagedTensorsError(ValueError):

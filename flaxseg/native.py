@@ -25,6 +25,7 @@ from flaxseg.model_dir import (
     write_directory,
 )
 from flaxseg.ops import Precision
+from flaxseg.origin import Chain
 from flaxseg.preprocess import Preprocess
 
 TORCH_AXES = {
@@ -83,6 +84,8 @@ def save(
     labels: LabelSet | None = None,
     preprocess: Preprocess | None = None,
     name: str | None = None,
+    origin: Chain = (),
+    temperature: float | None = None,
 ):
     """Writes the model directory; one that exists is replaced only once the new one is whole.
 
@@ -92,12 +95,22 @@ def save(
         labels: class names and colours; numbered ones if None.
         preprocess: normalisation of the images; ImageNet's if None.
         name: the registry name to note; the registry's for its configuration if None.
+        origin: where its weights come from, as `flaxseg.model_dir.read_header` tells it of the
+            directory that they were loaded from: their licence goes with them.
+        temperature: what its logits are divided by before they become probabilities, likewise.
 
     Raises:
         CheckpointError: the place holds something else than a model directory, or no class
             count of `labels` and model agree.
     """
-    header = make_header(model.config, labels=labels, preprocess=preprocess, name=name)
+    header = make_header(
+        model.config,
+        labels=labels,
+        preprocess=preprocess,
+        name=name,
+        origin=origin,
+        temperature=temperature,
+    )
     write_directory(directory, header, state_dict(model))
 
 

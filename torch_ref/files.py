@@ -9,6 +9,7 @@ from torch import nn
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import (
     COUNTER,
+    Chain,
     StoredTensor,
     check_keys,
     make_header,
@@ -43,6 +44,7 @@ def save(
     labels: LabelSet | None = None,
     preprocess: Preprocess | None = None,
     name: str | None = None,
+    origin: Chain = (),
 ) -> None:
     """Writes a model directory that `flaxseg.load` reads too.
 
@@ -52,11 +54,14 @@ def save(
         labels: class names and colours; numbered ones if None.
         preprocess: normalisation of the images; ImageNet's if None.
         name: the registry name to note; the architecture's if None.
+        origin: where its weights come from, as for `flaxseg.save`.
 
     Raises:
         CheckpointError: the place holds something else than a model directory.
     """
-    header = make_header(model.config, labels=labels, preprocess=preprocess, name=name)
+    header = make_header(
+        model.config, labels=labels, preprocess=preprocess, name=name, origin=origin
+    )
     arrays = {key: value.detach().cpu().numpy() for key, value in _weights(model).items()}
     write_directory(directory, header, arrays)
 

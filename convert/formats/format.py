@@ -60,6 +60,7 @@ class Format:
         counters: it stores `num_batches_tracked` beside every running variance.
         wrapper: the entry of the file under which the peer keeps the state dict, None if bare.
         licence: of the peer's code and weights.
+        non_commercial: it forbids commercial use.
         inplace_abn: its norms are InPlaceABN layers, which scale by |weight| + eps. The rules carry
             the weights as they are; `convert.load` and `convert.save` go by this.
         bare: any network of the architecture has these keys, so that they tell no variant.
@@ -79,6 +80,7 @@ class Format:
     counters: bool = True
     wrapper: str | None = None
     licence: str = ""
+    non_commercial: bool = False
     inplace_abn: bool = False
     bare: bool = False
     head_dim: int | None = None

@@ -37,6 +37,7 @@ FORMAT = Format(
     architecture="mit",
     origin="Hugging Face's nvidia/mit-b0 to mit-b5, the encoder alone",
     licence="NVIDIA's: non-commercial use only, for nvidia/* weights",
+    non_commercial=True,
     rules=(
         *ENCODER,
         Extra(

@@ -25,6 +25,7 @@ FORMAT = Format(
     architecture="segformer",
     origin="Hugging Face's nvidia/segformer-b0 to b5",
     licence="NVIDIA's: non-commercial use only, for nvidia/* weights",
+    non_commercial=True,
     rules=RULES,
     variants=tuple(f"segformer_{size}_hf" for size in SIZES),
     free=FREE_FIELDS | {"backbone.heads"},  # which config.json tells

@@ -37,6 +37,7 @@ FORMAT = Format(
     architecture="mit",
     origin="the SegFormer authors' mit_b0 to mit_b5, the encoder alone",
     licence="NVIDIA Source Code License: non-commercial use only",
+    non_commercial=True,
     rules=(
         *ENCODER,
         Extra(

@@ -35,6 +35,7 @@ FORMAT = Format(
     architecture="segformer",
     origin="the SegFormer authors' segformer.b0 to b5",
     licence="NVIDIA Source Code License: non-commercial use only",
+    non_commercial=True,
     rules=RULES,
     variants=tuple(f"segformer_{size}" for size in SIZES),
     free=FREE_FIELDS,

@@ -7,6 +7,7 @@ from flaxseg.data.catalogue import FILE_DATASETS
 from flaxseg.data.checks import LabelReport as LabelReport
 from flaxseg.data.checks import check_labels as check_labels
 from flaxseg.data.checks import count_labels as count_labels
+from flaxseg.data.content import content_fingerprint as content_fingerprint
 from flaxseg.data.kept import KeptExamples as KeptExamples
 from flaxseg.data.loader import EvalLoader as EvalLoader
 from flaxseg.data.loader import eval_loader as eval_loader

@@ -12,6 +12,7 @@ from flaxseg.errors import ConfigError
 from flaxseg.export.stablehlo import SUFFIX, Step, write_stablehlo
 from flaxseg.inference.files import resolve_model_dir
 from flaxseg.model_dir import Header, read_directory
+from flaxseg.origin import licences
 
 ONNX_SUFFIX = ".onnx"
 USUAL_SIZE = (512, 512)
@@ -69,6 +70,8 @@ class ExportArgs:
         directory = resolve_model_dir(opened(self.model))
         header, arrays = read_directory(directory)
         writers[self.out.suffix](directory, header, arrays)
+        for licence in licences(header.origin):
+            print(f"licence    {licence}")
         print(f"wrote      {self.out}: {header.name}, {header.labels.num_classes} classes")
 
     def _write_stablehlo(self, directory: Path, header: Header, _: Any) -> None:
@@ -89,6 +92,11 @@ class ExportArgs:
         given = {"--with": self.steps, "--size": self.size, "--check": self.check}
         for flag in (flag for flag, value in given.items() if value):
             raise ConfigError(f"{flag} is for {SUFFIX} files, not for {self.out}: leave it out")
-        told = {"labels": header.labels, "preprocess": header.preprocess}
+        told = {
+            "labels": header.labels,
+            "preprocess": header.preprocess,
+            "origin": header.origin,
+            "temperature": header.temperature,
+        }
         apart = write(self.out, header.config, arrays, **told)
         print(f"verified   onnxruntime and Flax differ by {apart:.1e} of the largest logit")

@@ -4,7 +4,6 @@ A file is a zip archive without compression: `about.json` tells what `program.bi
 `jax.export.deserialize` reads. docs/export.md shows how.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -21,8 +20,8 @@ import flaxseg
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError
 from flaxseg.export.check import Agreement, check_pictures, compare, require
-from flaxseg.files import replace_file
-from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE, read_directory
+from flaxseg.files import replace_file, sha256_of
+from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE, read_header
 from flaxseg.native import LoadedModel
 
 SUFFIX = ".stablehlo"
@@ -125,10 +124,8 @@ def _about(
     agreement: Agreement,
 ) -> dict[str, Any]:
     """What `about.json` holds."""
-    header = read_directory(directory)[0]
+    told = read_header(directory).to_json()
     values = json.loads((directory / CONFIG_FILE).read_text())
-    with (directory / WEIGHTS_FILE).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     (taken,), (given,) = exported.in_avals, exported.out_avals
     bytes_in, labels_out = "preprocess" in steps, "argmax" in steps
     return {
@@ -140,10 +137,7 @@ def _about(
         "calling_convention_version": exported.calling_convention_version,
         "guarantee": GUARANTEE,
         "platforms": list(exported.platforms),
-        "name": header.name,
-        "model": models.config_to_json(header.config),
-        "labels": header.labels.to_json(),
-        "preprocess": header.preprocess.to_json(),
+        **{key: value for key, value in told.items() if key not in ("format", "version")},
         "input": {
             "shape": [str(taken.shape[0]), *size, 3],
             "dtype": str(taken.dtype),
@@ -154,10 +148,10 @@ def _about(
             "dtype": str(given.dtype),
             "values": "labels" if labels_out else "logits",
         },
-        "weights_sha256": digest,
+        "weights_sha256": sha256_of(directory / WEIGHTS_FILE),
         "agreement": agreement._asdict(),
-        # Whatever else is told of the model, such as licence and source, goes where it goes.
-        "more": {key: value for key, value in values.items() if key not in header.to_json()},
+        # Whatever else is told of the model goes where it goes.
+        "more": {key: value for key, value in values.items() if key not in told},
     }
 
 

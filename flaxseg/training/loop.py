@@ -108,6 +108,7 @@ class _Run:
         snapshot = checkpoints.restore(setup.abstract_state(), self._notify) or self._begin(start())
         self.state, self.position, self.history, run = snapshot
         self.step = int(self.state.step)
+        self.origin = workdir.read_origin(self.config) if distributed.is_first() else ()
         self._go_on(run)
         # The evaluation of a checkpoint's step is repeated: it cannot be known to be whole.
         self.evaluates_again = had_evaluation(run, self.step)
@@ -146,6 +147,8 @@ class _Run:
     def _begin(self, start: Start | None) -> Snapshot:
         for line in start.report(self.setup.preprocess) if start else ():
             self._notify(line)
+        if start and distributed.is_first():
+            workdir.write_origin(self.config, start.origin)
         return Snapshot(self.setup.init(start), None, History(), {})
 
     def _go_on(self, run: Mapping[str, Any]) -> None:
@@ -290,6 +293,7 @@ class _Run:
             labels=self.setup.datasets.val.labels,
             preprocess=self.setup.preprocess,
             name=self.config.model,
+            origin=(*self.origin, self.setup.trained(self.metrics)),
         )
 
     def _result(self) -> FitResult:

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from flaxseg.inference.canvas import Canvases
 from flaxseg.inference.evaluate import Evaluator, make_evaluator
 from flaxseg.inference.more_metrics import parse_metrics
 from flaxseg.inference.windows import Windows, make_windows
+from flaxseg.origin import Origin
 from flaxseg.training.augment import make_transform
 from flaxseg.training.averaging import Swa
 from flaxseg.training.batch_statistics import Estimator, make_estimator
@@ -221,6 +223,30 @@ class Setup(Blueprint):
     @property
     def _windows(self) -> Windows | None:
         return make_windows(self.config.eval_window, self.config.eval_stride)
+
+    def trained(self, scores: Mapping[str, float | None]) -> Origin:
+        """The training as a step on the way of its weights.
+
+        Args:
+            scores: of the validation images; None is not told.
+        """
+        return Origin(
+            data=self._data_name,
+            fingerprint=self._fingerprint,
+            recipe=self.config.recipe,
+            scores={name: value for name, value in scores.items() if value is not None},
+        )
+
+    @property
+    def _data_name(self) -> str:
+        folder = self.config.data_dir if self.config.data == "folder" else None
+        return f"folder {Path(folder).resolve().name}" if folder else self.config.data
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        """Of the training images; empty where nobody has counted their labels."""
+        counted, train = self.datasets.train_labels, self.datasets.train
+        return "" if counted is None else data.content_fingerprint(train, counted)
 
     def model(self, state: TrainState) -> models.Model:
         """The network with the variables of a state, whole on the host of every process."""

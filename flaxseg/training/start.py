@@ -10,6 +10,7 @@ from flax import nnx
 
 from flaxseg import models, native
 from flaxseg.model_dir import check_keys
+from flaxseg.origin import Chain
 from flaxseg.preprocess import Preprocess
 from flaxseg.training.averaging import Averaging
 from flaxseg.training.config import flag, show
@@ -24,11 +25,13 @@ class Start(NamedTuple):
             random numbers.
         lines: what they are and what they leave out, for the user to read.
         preprocess: the normalisation of the images that they were trained on, where known.
+        origin: where they come from, with their licences.
     """
 
     arrays: dict[str, np.ndarray]
     lines: Sequence[str]
     preprocess: Preprocess | None = None
+    origin: Chain = ()
 
     def report(self, preprocess: Preprocess) -> list[str]:
         """The lines for a run, and one more if it normalises its images in another way."""

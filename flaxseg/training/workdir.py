@@ -13,6 +13,7 @@ from flaxseg.errors import ConfigError
 from flaxseg.files import replace_text
 from flaxseg.locks import let_go, lock_on
 from flaxseg.model_dir import CONFIG_FILE
+from flaxseg.origin import Chain, Origin, chain_from_json, chain_to_json
 from flaxseg.training.config import TrainConfig, differences, is_fixed, resolved
 from flaxseg.training.resuming import Change, ways_out, write_history
 
@@ -25,6 +26,8 @@ CHECKPOINTS = "checkpoints"
 OVERLAYS = "overlays"
 TENSORBOARD = "tensorboard"
 LOCK_FILE = ".lock"
+ORIGIN_FILE = "origin.json"
+"""Where the weights come from that the run starts from, for it may outlive them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +147,34 @@ def record_changes(config: TrainConfig, step: int, changes: Collection[Change]) 
 
 def _write_config(config: TrainConfig) -> None:
     replace_text(config.directory / CONFIG_FILE, json.dumps(config.to_json(), indent=2) + "\n")
+
+
+def write_origin(config: TrainConfig, chain: Chain) -> None:
+    """Keeps where the weights come from that a run starts from."""
+    text = json.dumps(chain_to_json(chain), indent=2, ensure_ascii=False)
+    replace_text(config.directory / ORIGIN_FILE, text + "\n")
+
+
+def read_origin(config: TrainConfig) -> Chain:
+    """Where the weights come from that a run started from; nothing for random numbers.
+
+    Of a run that kept nothing, as those of earlier releases did, the checkpoint's name is left.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    path = config.directory / ORIGIN_FILE
+    if config.init is None:
+        return ()
+    try:
+        return chain_from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return (Origin(source=config.init),)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f'{path} is damaged ({error}): it must hold a list of steps, such as "origin" in the '
+            "config.json of the model that --init names"
+        ) from error
 
 
 def read_result(workdir: Path) -> FitResult | None:

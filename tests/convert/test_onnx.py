@@ -16,9 +16,11 @@ from convert.verify import run_flax
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError
 from flaxseg.labels import LabelSet
+from flaxseg.origin import Origin, chain_to_json
 from flaxseg.preprocess import Preprocess
 
 PREPROCESS = Preprocess((0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bgr")
+ORIGIN = (Origin(source="a.pth", licence="NVIDIA's", non_commercial=True),)
 TINY = {"backbone.blocks": (1, 1, 1, 1), "backbone.width": 4, "channels": 8}
 
 
@@ -42,7 +44,8 @@ def directory(tmp_path):
     model = native.fill(models.abstract_model(config), random_state(config, 0))
     palette = tuple((n, n, n) for n in range(5))
     labels = LabelSet("pets", ("cat", "dog", "sofa", "grass", "sky"), palette)
-    native.save(model, tmp_path / "model", labels=labels, preprocess=PREPROCESS)
+    told = {"origin": ORIGIN, "temperature": 1.5}
+    native.save(model, tmp_path / "model", labels=labels, preprocess=PREPROCESS, **told)
     return tmp_path / "model"
 
 
@@ -56,9 +59,11 @@ def test_save_writes_it_too(directory, tmp_path):
 
 def test_command(directory, tmp_path, capsys):
     assert main(["export", str(directory), str(tmp_path / "a.onnx")]) == 0
-    assert "onnxruntime and Flax differ by" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "onnxruntime and Flax differ by" in said and "licence    NVIDIA's" in said
     notes = onnxruntime.InferenceSession(tmp_path / "a.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(notes["classes"]) == ["cat", "dog", "sofa", "grass", "sky"]
+    assert json.loads(notes["origin"]) == chain_to_json(ORIGIN) and notes["temperature"] == "1.5"
     assert {key: json.loads(notes[key]) for key in PREPROCESS.to_json()} == PREPROCESS.to_json()
     assert main(["export", str(directory), str(tmp_path / "a.onnx")]) == 2
     assert "exists" in capsys.readouterr().err

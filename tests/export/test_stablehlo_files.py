@@ -30,6 +30,7 @@ WHOLE = "WHOLE" in os.environ
 TINY = {"backbone.blocks": (1, 1, 1, 1), "backbone.width": 4, "channels": 8}
 NETWORKS = dict.fromkeys(models.list_models(), {}) if WHOLE else {"ccnet": TINY, "vitseg": {}}
 PREPROCESS = Preprocess((0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bgr")
+ORIGIN = [{"source": "a.pth", "licence": "NVIDIA's", "non_commercial": True}]
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 
 
@@ -76,7 +77,8 @@ def test_a_program_says_what_the_model_says_whatever_the_batch(name, tmp_path, c
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("exported") / "model"
-    save_model("vitseg", directory, {}, licence="CC-BY-NC-4.0", source="hf:someone/something")
+    more = {"licence": "CC-BY-NC-4.0", "source": "hf:someone/something"}
+    save_model("vitseg", directory, {}, **more, origin=ORIGIN, temperature=1.5)
     return directory
 
 
@@ -122,6 +124,7 @@ def test_a_file_tells_what_it_is(directory, tmp_path):
     assert about["labels"]["palette"][2] == [2, 4, 6]
     assert about["preprocess"] == PREPROCESS.to_json()
     assert about["more"] == {"licence": "CC-BY-NC-4.0", "source": "hf:someone/something"}
+    assert (about["origin"], about["temperature"]) == (ORIGIN, 1.5)
     assert about["jax"] == jax.__version__
     assert about["calling_convention_version"] == program.calling_convention_version
     assert about["input"]["dtype"] == "float32"

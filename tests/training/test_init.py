@@ -8,16 +8,20 @@ from small_training import OVERRIDES
 import convert
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError, ConfigError
+from flaxseg.origin import Origin
 from flaxseg.preprocess import Preprocess
 from flaxseg.training import fit
 from flaxseg.training.setup import Setup
+from flaxseg.training.workdir import read_origin
+
+ORIGIN = (Origin(source="hf:nvidia/x", licence="NVIDIA's", non_commercial=True),)
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
     """A network of the run's kind, in a model directory."""
     model = models.create_model("ccnet", num_classes=6, rngs=nnx.Rngs(9), **OVERRIDES)
-    native.save(model, tmp_path / "checkpoint")
+    native.save(model, tmp_path / "checkpoint", origin=ORIGIN)
     return tmp_path / "checkpoint"
 
 
@@ -41,6 +45,7 @@ def test_starts_from_it_and_resumes_without_it(
     checkpoint.rename(tmp_path / "gone")
     result = fit(small_run(**run, max_steps=2), quiet, reader=convert.start_from)
     assert result.step == 2 and "resuming" in quiet.export_text()
+    assert read_origin(config) == ORIGIN
 
 
 def test_what_does_not_fit_leaves_nothing_behind(tmp_path, small_run, quiet):

@@ -10,6 +10,7 @@ import pytest
 
 from flaxseg import native
 from flaxseg.errors import CheckpointError, ConfigError, TrainingError
+from flaxseg.model_dir import read_header
 from flaxseg.preprocess import Preprocess
 from flaxseg.training import fit, loop
 from flaxseg.training.feed import Feed
@@ -84,6 +85,9 @@ def test_model_directory_is_the_best_model(uninterrupted, last_snapshot):
     assert loaded.model.config.channels == 16
     result = json.loads((uninterrupted.directory / "result.json").read_text())
     assert 0 < result["best_miou"] <= 1
+    (step,) = read_header(uninterrupted.directory / "model").origin
+    assert step.scores["miou"] == result["best_miou"] and step.data == "shapes"
+    assert step.recipe == uninterrupted.recipe and len(step.fingerprint) == 64
 
 
 def test_finished_run_is_only_reported(uninterrupted, quiet, monkeypatch):
