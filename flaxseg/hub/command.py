@@ -13,7 +13,7 @@ import tyro
 
 from flaxseg.errors import CheckpointError, ConfigError, DataError
 from flaxseg.files import replace_file, replace_text
-from flaxseg.hub.card import card_text, is_untouched, licence_fields
+from flaxseg.hub.card import HUB, card_text, is_untouched, licence_fields
 from flaxseg.hub.facts import Facts, facts
 from flaxseg.hub.picture import knows_shapes, write_picture
 from flaxseg.hub.remote import CARD, Held, check_name, look, push
@@ -79,25 +79,30 @@ class PushArgs:
         Raises:
             FlaxsegError: a name or a file that does not fit, or the hub does not take it.
         """
-        check_name(self.repository)
+        check_name(self._name)
         if not self.message.strip():
             raise ConfigError("--message is empty: say what the commit brings")
         with self._folder() as folder:
             held = None if self.dry_run else self._look()
             names = self._write(opened(self.model), folder)
             if held is None:
-                print(f"kept       {folder}: nothing is sent to {self.repository}")
+                print(f"kept       {folder}: nothing is sent to {self._name}")
                 return
             options: dict[str, Any] = {"message": self.message, "private": self.private}
-            url = push(self.repository, folder, names, held=held, **options)
+            url = push(self._name, folder, names, held=held, **options)
         for name in sorted(held.files.intersection(FILES).difference(names)):
-            print(f"stays      {name} of an earlier push, which does not show these weights")
-        print(f"pushed     {url}" if url else f"pushed     nothing: {self.repository} has it all")
+            print(f"stays      {name} of earlier, which is not of these weights")
+        print(f"pushed     {url}" if url else f"pushed     nothing: {self._name} has it all")
+
+    @property
+    def _name(self) -> str:
+        """Without what stands before it where a model is read."""
+        return self.repository.removeprefix(HUB)
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
         """The folder to fill: the one to keep, if any."""
-        out = self.out or (Path(self.repository.partition("/")[2]) if self.dry_run else None)
+        out = self.out or (Path(self._name.partition("/")[2]) if self.dry_run else None)
         if out is None:
             with tempfile.TemporaryDirectory() as folder:
                 yield Path(folder)
@@ -113,11 +118,11 @@ class PushArgs:
 
     def _look(self) -> Held:
         """What the repository holds, if that may be added to."""
-        held = look(self.repository)
-        self._check_free(self.repository, held.files, held.card)
+        held = look(self._name)
+        self._check_free(self._name, held.files, held.card)
         if self.private and held.commit is not None and not held.private:
             raise ConfigError(
-                f"--private: {self.repository} exists and everybody sees it: make it private in "
+                f"--private: {self._name} exists and everybody sees it: make it private in "
                 "its settings on the hub, or leave --private out"
             )
         return held
@@ -139,7 +144,7 @@ class PushArgs:
         about = self._draw(found, folder)
         replace_text(
             folder / CARD,
-            card_text(found, self.repository, picture=about, licence=self.licence or ""),
+            card_text(found, self._name, picture=about, licence=self.licence or ""),
         )
         if found.scored and found.scored.file:
             text = json.dumps(found.scored.file, indent=2, ensure_ascii=False)

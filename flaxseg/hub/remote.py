@@ -108,20 +108,18 @@ def push(
     with _in_one_line(repository):
         api = library.HfApi()
         if held.commit is None:
-            api.create_repo(repository, private=private)
+            api.create_repo(repository, private=private or None)  # None: the owner's usual
         added = [library.CommitOperationAdd(name, folder / name) for name in names]
         commit = api.create_commit(
             repository, added, commit_message=message, parent_commit=held.commit
         )
-        if commit.oid == held.commit:
-            return None
         about = api.model_info(repository, revision=commit.oid)
     lost = set(names) - {file.rfilename for file in about.siblings or ()}
     if lost:
         raise CheckpointError(
             f"{repository} left out {', '.join(sorted(lost))}: take them out of its .gitignore"
         )
-    return commit.commit_url
+    return None if commit.oid == held.commit else commit.commit_url
 
 
 def _library(repository: str) -> Any:

@@ -23,6 +23,7 @@ def one_torch_thread():
     torch.set_num_threads(before)
 
 
+LARGE = ".safetensors"
 WRITER, READER = "hf_writer", "hf_reader"
 """Tokens: of somebody who may write to me/*, and of somebody who may write nowhere."""
 
@@ -33,17 +34,18 @@ def sha_of(files: dict[str, bytes]) -> str:
     return hashlib.sha1(b"".join(digests)).hexdigest()
 
 
-def git_oid(content: bytes) -> str:
-    """As git names a file."""
+def oid_of(name: str, content: bytes) -> str:
+    """As git names a file, or the hub a large one."""
+    if name.endswith(LARGE):
+        return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
     """Serves the folders OWNER/NAME below `root` as repositories, and takes commits to them.
 
-    Of a commit all files but those of `model.safetensors` come with it; that one is uploaded to
-    another place before, as the hub's large files are. `private.txt` beside a repository's files
-    makes it private, `.gitignore` names the files that it leaves out.
+    Large files are uploaded to another place before a commit, all others come with it. A file
+    `private.txt` makes a repository private, `.gitignore` names the files that it leaves out.
     """
 
     root: Path
@@ -110,7 +112,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         (folder / ".gitattributes").write_text("")
         if asked.get("visibility") == "private":
             (folder / "private.txt").write_text("")
-        self.tell({"url": f"{self.headers['Host']}/me/{asked['name']}"})
+        self.tell({"url": f"http://{self.headers['Host']}/me/{asked['name']}"})
 
     def preupload(self, repository: str, asked: list[dict[str, Any]]):
         files = self.files(repository)
@@ -118,9 +120,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
         told = [
             {
                 "path": each["path"],
-                "uploadMode": "lfs" if each["path"].endswith(".safetensors") else "regular",
+                "uploadMode": "lfs" if each["path"].endswith(LARGE) else "regular",
                 "shouldIgnore": each["path"] in ignored,
-                "oid": git_oid(files[each["path"]]) if each["path"] in files else None,
+                "oid": oid_of(each["path"], files[each["path"]]) if each["path"] in files else None,
             }
             for each in asked
         ]

@@ -180,7 +180,7 @@ def test_what_is_there_stays_unless_it_is_ours(work, pushed):
     photo = work.folder / "photo.png"
     Image.new("RGB", (900, 300), (250, 0, 0)).save(photo)
     answer = work.call(*push, "--picture", photo)
-    assert "stays      scores.json of an earlier push" in answer.out
+    assert "stays      scores.json of earlier" in answer.out
     assert work.commits[-1] == {
         "message": "Push model with flaxseg",
         "files": ["README.md", "picture.png"],
@@ -201,7 +201,7 @@ def test_what_is_there_stays_unless_it_is_ours(work, pushed):
 def test_private_and_ignored(work, pushed):
     answer = work.call("push", work.run, "me/net_1", "--private")
     assert answer.code == 2 and "--private: me/net_1 exists and everybody sees it" in answer.err
-    assert work.call("push", work.run, "me/secret", "--private").code == 0
+    assert work.call("push", work.run, "hf:me/secret", "--private").code == 0
     assert (work.root / "me/secret/private.txt").exists()
     (work.root / "me/secret/README.md").unlink()
     (work.root / "me/secret/.gitignore").write_text("README.md")
