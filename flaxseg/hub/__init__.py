@@ -2,5 +2,3 @@
 
 from flaxseg.hub.card import card_text as card_text
 from flaxseg.hub.card import is_untouched as is_untouched
-from flaxseg.hub.facts import Facts as Facts
-from flaxseg.hub.facts import facts as facts

@@ -71,6 +71,7 @@ def card_text(
         licences=licences(facts.chain),
         scored=facts.scored,
         means=_means(facts.scored),
+        columns=facts.scored.classes if facts.scored else (),
         rows=_rows(facts),
         version=flaxseg.__version__,
     )

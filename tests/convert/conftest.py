@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+
+# Read when huggingface_hub is imported: the server here knows git's way for large files alone.
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +57,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
     commits: list[dict[str, Any]]
     large: dict[str, bytes]
 
+    @property
+    def token(self) -> str:
+        return (self.headers["Authorization"] or "").removeprefix("Bearer ")
+
     def do_GET(self):
+        if self.token not in ("", WRITER, READER):
+            self.refuse(401, message="Invalid credentials in Authorization header")
+            return
         parts = self.path.partition("?")[0].strip("/").split("/")
         name = parts[-1]
         parts = parts[2:] if parts[:2] == ["api", "models"] else parts
@@ -78,10 +90,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         parts = self.path.strip("/").split("/")
-        token = (self.headers["Authorization"] or "").removeprefix("Bearer ")
-        if token not in (WRITER, READER):
-            self.refuse(401, message="Invalid credentials in Authorization header")
-        elif token == READER:
+        if self.token != WRITER:
             self.refuse(403, message="You have read access but not the required permissions")
         elif parts[-1] == "validate-yaml":
             self.tell({"errors": [], "warnings": []})

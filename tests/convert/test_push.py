@@ -1,29 +1,33 @@
 """`flaxseg push`: against a server in the place of the hub, and what a card says."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
+import io
 import json
-import os
 import re
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
+import huggingface_hub
+import jax
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import OfflineModeIsEnabled
 from PIL import Image
 
 import convert
 from convert.parity.runs import random_state
 from flaxseg import cli, models, native
 from flaxseg.data.shapes import LABELS
-from flaxseg.errors import ConfigError
-from flaxseg.hub import card_text, facts, is_untouched
+from flaxseg.errors import CheckpointError, ConfigError
+from flaxseg.hub import card_text, is_untouched, remote
+from flaxseg.hub import facts as hub_facts
 from flaxseg.hub.card import licence_fields
-from flaxseg.hub.facts import paper
+from flaxseg.hub.facts import facts, paper
 from flaxseg.labels import LabelSet
 from flaxseg.origin import Origin
 
@@ -39,31 +43,6 @@ TRAINED = Origin(data="shapes", recipe="paper", scores={"miou": 0.51239, "pixel_
 NON_COMMERCIAL = Origin(source="b0.pth", licence="Acme's: no business", non_commercial=True)
 ONCE = ["README.md", "config.json", "model.safetensors", "picture.png"]
 
-WORKER = """
-import contextlib, io, json, os, sys
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torch_ref"):
-            raise ModuleNotFoundError(f"No module named {name!r}")
-
-sys.meta_path.insert(0, Block())
-from flaxseg.cli import main
-
-for line in sys.stdin:
-    asked = json.loads(line)
-    os.environ["HF_TOKEN"] = asked["token"]
-    out, err, names = io.StringIO(), io.StringIO(), {}
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(asked["words"]) if asked["words"] else exec(asked["code"], names)
-    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
-"""
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(Path(convert.__file__).parents[1]),
-    "HF_HUB_DISABLE_XET": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-}
-
 
 def save(folder: Path, *chain: Origin, labels: LabelSet = LABELS) -> Path:
     config = models.get_config("segformer_b0", **TINY)
@@ -74,39 +53,48 @@ def save(folder: Path, *chain: Origin, labels: LabelSet = LABELS) -> Path:
 
 @pytest.fixture(scope="module")
 def work(hub, tmp_path_factory):
-    """A run, a served hub, and `call(words)` of a process without PyTorch that knows it."""
+    """A run, a model whose classes are not drawn shapes, and a served hub.
+
+    `push(...)` gives exit code and what was printed.
+    """
     folder = tmp_path_factory.mktemp("push")
     run, root, commits = folder / "run", folder / "hub", []
     save(run / "model", ENCODER, TRAINED)
     (run / "config.json").write_text('{"eval_window": [64, 64], "eval_stride": [32, 48]}')
-    with hub(root, commits) as address:
-        environment = ENVIRONMENT | {"HF_ENDPOINT": address, "HF_HOME": str(folder / "hf")}
-        with subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            env=environment,
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
+    plain = save(folder / "plain", labels=LabelSet.generic(6))
 
-            def call(*words, token: str = WRITER, code: str = "") -> SimpleNamespace:
-                asked = {"words": list(map(str, words)), "token": token, "code": code}
-                process.stdin.write(json.dumps(asked) + "\n")
-                process.stdin.flush()
-                answer = json.loads(process.stdout.readline())
-                return SimpleNamespace(**dict(zip(("code", "out", "err"), answer, strict=True)))
+    def push(*words, token: str = WRITER) -> SimpleNamespace:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_TOKEN", token)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = cli.main(["push", *map(str, words)])
+        return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
 
-            yield SimpleNamespace(
-                folder=folder, run=run, root=root, commits=commits, call=call, address=address
+    with hub(root, commits) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub_facts, "read_info", functools.cache(hub_facts.read_info))
+        patch.setattr(huggingface_hub, "HfApi", functools.partial(HfApi, endpoint=address))
+        for name in ("hf_hub_download", "snapshot_download"):
+            here = {"endpoint": address, "cache_dir": folder / "cache"}
+            patch.setattr(
+                huggingface_hub, name, functools.partial(getattr(huggingface_hub, name), **here)
             )
+        yield SimpleNamespace(
+            folder=folder,
+            run=run,
+            plain=plain,
+            root=root,
+            commits=commits,
+            push=push,
+            address=address,
+        )
 
 
 @pytest.fixture(scope="module")
 def pushed(work):
     """The run in a repository of the hub, and what was printed."""
-    answer = work.call("push", work.run, "me/net_1", "--message", "First")
-    assert (answer.code, answer.err) == (0, "")
+    answer = work.push(work.run, "me/net_1", "--message", "First")
+    assert answer.code == 0, answer.err
     return SimpleNamespace(folder=work.root / "me/net_1", out=answer.out)
 
 
@@ -122,22 +110,23 @@ def test_a_push_is_one_commit_of_the_files_that_are_listed(work, pushed):
     assert (pushed.folder / "picture.png").stat().st_size < 200_000
 
 
-def test_it_loads_to_the_same_bits_without_pytorch(work, pushed):
+def test_it_loads_to_the_same_bits(work, pushed):
     """By the lines of the card themselves."""
     card = (pushed.folder / "README.md").read_text()
     assert "\nflaxseg predict hf:me/net_1 photo.jpg --window 64 64 --stride 32 48\n" in card
     (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    images = "import numpy\nimages = numpy.arange(3072).reshape(1, 32, 32, 3) % 256\n"
-    shown = "print(numpy.asarray(logits).tobytes().hex())"
-    answer = work.call(code=images + lines + shown)
-    loaded = native.load_with_meta(work.run / "model")
-    images = np.arange(3072).reshape(1, 32, 32, 3) % 256
-    expected = np.asarray(loaded.model(loaded.preprocess(images)).logits)
-    assert answer.out == expected.tobytes().hex() + "\n"
-    about = json.loads(work.call("info", "hf:me/net_1", "--json").out)
+    load, _, run = lines.partition("\nlogits = ")
+    names = {}
+    exec(load, names)
+    here, there = (native.state_dict(m) for m in (native.load(work.run / "model"), names["model"]))
+    assert here.keys() == there.keys()
+    assert all(here[key].tobytes() == there[key].tobytes() for key in here)
+    images = jax.ShapeDtypeStruct((1, 32, 48, 3), "uint8")
+    logits = jax.eval_shape(lambda images: eval(run, names | {"images": images}), images)
+    assert logits.shape == (1, 32, 48, 6)
+    directory = convert.as_directory("hf:me/net_1")
     for name in ("config.json", "model.safetensors"):
-        here = (Path(about["path"]) / name).read_bytes()
-        assert here == (work.run / "model" / name).read_bytes()
+        assert (directory / name).read_bytes() == (work.run / "model" / name).read_bytes()
 
 
 def test_the_hub_reads_the_card(pushed):
@@ -171,42 +160,52 @@ def test_the_hub_reads_the_card(pushed):
     assert "commercial" not in card.text
 
 
-def test_what_is_there_stays_unless_it_is_ours(work, pushed):
+def test_what_is_there_stays_unless_it_is_ours(work):
     """A card that somebody has changed is theirs."""
-    push = ("push", work.run, "me/net_1")
-    assert work.call(*push).out.endswith("pushed     nothing: me/net_1 has it all\n")
-    (pushed.folder / "notes.txt").write_text("theirs")
-    (pushed.folder / "scores.json").write_text("{}")
+    push, folder = (work.plain, "me/plain"), work.root / "me/plain"
+    assert work.push(*push).code == 0
+    assert work.push(*push).out.endswith("pushed     nothing: me/plain has it all\n")
+    (folder / "notes.txt").write_text("theirs")
+    (folder / "scores.json").write_text("{}")
     photo = work.folder / "photo.png"
-    Image.new("RGB", (900, 300), (250, 0, 0)).save(photo)
-    answer = work.call(*push, "--picture", photo)
+    Image.new("RGB", (90, 30), (250, 0, 0)).save(photo)
+    answer = work.push(*push, "--picture", photo)
     assert "stays      scores.json of earlier" in answer.out
-    assert work.commits[-1] == {
-        "message": "Push model with flaxseg",
-        "files": ["README.md", "picture.png"],
-    }
-    assert (pushed.folder / "notes.txt").read_text() == "theirs"
-    with Image.open(pushed.folder / "picture.png") as picture:
+    files = ["README.md", "picture.png"]
+    assert work.commits[-1] == {"message": "Push model with flaxseg", "files": files}
+    assert (folder / "notes.txt").read_text() == "theirs"
+    with Image.open(folder / "picture.png") as picture:
         assert picture.width == 640 and picture.height > 213
-    card = pushed.folder / "README.md"
-    card.write_text(card.read_text().replace("# net", "# Net"))
-    answer = work.call(*push)
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("# plain", "# Plain"))
+    answer = work.push(*push)
     assert answer.code == 2
-    assert answer.err.startswith("error: me/net_1 holds config.json, model.safetensors, README.md")
+    assert answer.err.startswith("error: me/plain holds config.json, model.safetensors, README.md")
     assert "give --overwrite to replace it" in answer.err
-    assert work.call(*push, "--overwrite").code == 0
+    assert work.push(*push, "--overwrite").code == 0
     assert is_untouched(card.read_text())
+    answer = work.push(*push, "--private")
+    assert answer.code == 2 and "--private: me/plain exists and everybody sees it" in answer.err
 
 
-def test_private_and_ignored(work, pushed):
-    answer = work.call("push", work.run, "me/net_1", "--private")
-    assert answer.code == 2 and "--private: me/net_1 exists and everybody sees it" in answer.err
-    assert work.call("push", work.run, "hf:me/secret", "--private").code == 0
+def test_private_and_ignored(work):
+    assert work.push(work.plain, "hf:me/secret", "--private").code == 0
     assert (work.root / "me/secret/private.txt").exists()
     (work.root / "me/secret/README.md").unlink()
     (work.root / "me/secret/.gitignore").write_text("README.md")
-    answer = work.call("push", work.run, "me/secret", "--private", "--overwrite")
+    answer = work.push(work.plain, "me/secret", "--private", "--overwrite")
     assert "error: me/secret left out README.md: take them out of its .gitignore" in answer.err
+
+
+def test_a_change_by_somebody_else_meanwhile(work):
+    assert work.push(work.plain, "me/shared").code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", WRITER)
+        held = remote.look("me/shared")
+        (work.root / "me/shared/notes.txt").write_text("theirs")
+        (work.folder / "README.md").write_text("ours")
+        with pytest.raises(CheckpointError, match="somebody else has changed it meanwhile"):
+            remote.push("me/shared", work.folder, ["README.md"], held=held, message="m")
 
 
 REFUSED = {
@@ -222,37 +221,33 @@ REFUSED = {
 @pytest.mark.parametrize(("repository", "token"), REFUSED)
 def test_a_refusal_is_one_line_with_the_mend(work, repository, token):
     before = len(work.commits)
-    answer = work.call("push", work.run, repository, token=token)
+    answer = work.push(work.plain, repository, token=token)
     assert answer.code == 2 and answer.err.count("\n") == 1
     assert answer.err.startswith("error: ") and REFUSED[repository, token] in answer.err
     assert len(work.commits) == before and not (work.root / "me/new").exists()
 
 
-def test_without_network(work, tmp_path):
+def test_without_network(work, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    script = "import sys; from flaxseg.cli import main; sys.exit(main(sys.argv[1:]))"
-    environment = ENVIRONMENT | {"HF_ENDPOINT": closed, "HF_TOKEN": WRITER}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, "push", str(work.run), "me/net"],
-            env=environment | {"HF_HUB_OFFLINE": offline, "HF_HOME": str(tmp_path)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for offline in "01"
-    ]
-    unreachable, offline = (process.communicate()[1] for process in processes)
-    assert re.fullmatch(r"error: me/net is not pushed \(.+\): check the network.*\n", unreachable)
-    assert offline == (
+    monkeypatch.setattr(huggingface_hub, "HfApi", functools.partial(HfApi, endpoint=closed))
+    answer = work.push(work.plain, "me/net")
+    assert answer.code == 2
+    assert re.fullmatch(r"error: me/net is not pushed \(.+\): check the network.*\n", answer.err)
+
+    def offline(*_):
+        raise OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr(HfApi, "model_info", offline)
+    assert work.push(work.plain, "me/net").err == (
         "error: me/net cannot be pushed to offline: unset HF_HUB_OFFLINE, or give --dry-run\n"
     )
 
 
 def test_without_the_extra(work, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert cli.main(["push", str(work.run), "me/net"]) == 2
+    assert cli.main(["push", str(work.plain), "me/net"]) == 2
     assert "me/net needs huggingface_hub: pip install 'flaxseg[hub]'" in capsys.readouterr().err
 
 
