@@ -477,6 +477,13 @@ def export(args: Sequence[str], prog: str = "flaxseg export") -> None:
     parse(ExportArgs, args, prog)(_opened, write_onnx)
 
 
+def push(args: Sequence[str], prog: str = "flaxseg push") -> None:
+    """Put a model on the Hugging Face hub, with a card that explains it."""
+    from flaxseg.hub.command import PushArgs
+
+    parse(PushArgs, args, prog)(_opened)
+
+
 @dataclasses.dataclass(frozen=True)
 class InfoArgs:
     """Show what a model is: network, classes, sizes, costs, normalisation and origin."""
@@ -532,6 +539,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "eval": evaluate,
     "compare": compare,
     "export": export,
+    "push": push,
     "info": info,
     "doctor": doctor,
     "recipes": recipes,

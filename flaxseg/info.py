@@ -296,7 +296,7 @@ def print_info(info: Info, console: Console) -> None:
         "model": str(info.path),
         "network": info.name if info.like == info.name else f"{info.name}, like {info.like}",
         **{f"  {key}": f"{_said(v)}, not {_said(w)}" for key, (v, w) in info.changed.items()},
-        "pictures": _sizes(info.config),
+        "pictures": sizes_in_words(info.config),
         "normalised": str(info.preprocess),
         "licence": "; ".join(licences(info.origin)) or "not told",
         **{f"origin {number}": str(step) for number, step in enumerate(info.origin, 1)},
@@ -320,8 +320,8 @@ def _said(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _sizes(config: models.Config | ExportedConfig) -> str:
-    """Which pictures a network takes, in words."""
+def sizes_in_words(config: models.Config | ExportedConfig) -> str:
+    """Which pictures a network takes, such as "any size, sides multiples of 32"."""
     if config.fixed_size is not None:
         return f"{config.fixed_size[0]} x {config.fixed_size[1]} pixels, others are stretched"
     multiples = f", sides multiples of {config.size_divisor}" if config.size_divisor > 1 else ""

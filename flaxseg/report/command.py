@@ -13,19 +13,23 @@ from rich.table import Table
 from rich.text import Text
 
 from flaxseg.errors import DataError
-from flaxseg.files import replace_text
-from flaxseg.inference.files import evaluate_dir
+from flaxseg.files import replace_text, sha256_of
+from flaxseg.inference.files import evaluate_dir, resolve_model_dir
 from flaxseg.inference.metrics import Scores, percent
 from flaxseg.inference.paired import RESAMPLES, Comparison, compare
 from flaxseg.inference.per_image import PerImage
 from flaxseg.inference.record import Record, check_views
 from flaxseg.labels import LabelSet
+from flaxseg.model_dir import WEIGHTS_FILE
 from flaxseg.printed import print_line, table_title
 from flaxseg.report.page import comparison_page, lost_and_gained, points, report_page
 
 Pathlike = str | os.PathLike[str]
 
 SCORES_FILE, PER_IMAGE_FILE, PAGE_FILE = "scores.json", "per_image.npz", "report.html"
+WEIGHTS = "weights_sha256"
+"""Entry of `scores.json`: the digest of the file with the weights that have these scores."""
+
 COMPARISON_FILE, COMPARISON_PAGE = "compare.json", "compare.html"
 
 
@@ -36,9 +40,9 @@ def report_evaluation(
 
     Args:
         path: work directory of a training run, or model directory.
-        report: folder for `scores.json`, all numbers with settings and versions; `per_image.npz`,
-            the names of the N pictures and their confusion matrices, (N, K, K) int64; and
-            `report.html`, a page without a reference to anything outside it.
+        report: folder for `scores.json`, all numbers with settings, versions and the SHA-256 of the
+            weights; `per_image.npz`, the names of the N pictures and their confusion matrices,
+            (N, K, K) int64; and `report.html`, a page without a reference to anything outside it.
         console: as for `evaluate_dir`, likewise `options`.
 
     Returns:
@@ -50,10 +54,12 @@ def report_evaluation(
     """
     folder = _folder(report)
     record = Record()
+    weights = sha256_of(resolve_model_dir(path) / WEIGHTS_FILE)
     scores = evaluate_dir(path, record=record, console=console, **options)
     page = report_page(record)
     record.per_image.save(folder / PER_IMAGE_FILE)
-    _write_json(folder / SCORES_FILE, record.to_json() | {"labels": record.labels.to_json()})
+    more = {"labels": record.labels.to_json(), WEIGHTS: weights}
+    _write_json(folder / SCORES_FILE, record.to_json() | more)
     replace_text(folder / PAGE_FILE, page)
     if console is not None:
         print_line(console, f"{folder / PAGE_FILE} shows it")

@@ -22,6 +22,8 @@ from flaxseg.models import fresh_model
 ONLY_READ = {
     r"flaxseg (plan|bench) |python train\.py|--init": "takes minutes to hours",
     r"hf:|https?:|export \S+ site/": "asks another host",
+    r"flaxseg push ": "asks another host",
+    r"flaxseg demo ": "serves until Ctrl-C",
     r"\.onnx": "torch exports it in half a minute; tests/convert does that",
 }
 """Commands that are read and not run, with the reason: test_pages.py reads all of them."""
