@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flaxseg.errors import ConfigError
+from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.exported import kind_of
 from flaxseg.files import sha256_of
 from flaxseg.inference.files import MODEL_FOLDER, resolve_model_dir
