@@ -66,14 +66,15 @@ def look(repository: str) -> Held:
                 f"{repository} cannot be pushed to without a token: make one that may write "
                 f"({_settings()}), then `hf auth login` or set HF_TOKEN"
             )
+        api = library.HfApi()
         try:
-            about = library.HfApi().model_info(repository)
+            about = api.model_info(repository)
         except library.errors.RepositoryNotFoundError:
             return Held()
         files = frozenset(file.rfilename for file in about.siblings or ())
         card = ""
         if CARD in files:
-            path = library.hf_hub_download(repository, CARD, revision=about.sha)
+            path = api.hf_hub_download(repository, CARD, revision=about.sha)
             card = Path(path).read_text(encoding="utf-8", errors="replace")
         return Held(about.sha, bool(about.private), files, card)
 
@@ -157,6 +158,8 @@ def _in_one_line(repository: str) -> Iterator[None]:
             f"{repository} cannot be pushed to offline: unset HF_HUB_OFFLINE, or give --dry-run"
         ) from None
     except (connection, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, RuntimeError) and error.__cause__ is not None:
+            error = error.__cause__  # of a large file: it says no more than that there was one
         response = getattr(error, "response", None)
         mend = _MENDS.get(getattr(response, "status_code", 0), _OTHERWISE)
         mend = mend.format(settings=_settings(), owner=repository.partition("/")[0])

@@ -31,6 +31,9 @@ from flaxseg.hub.facts import facts, paper
 from flaxseg.labels import LabelSet
 from flaxseg.origin import Origin
 
+# huggingface_hub itself uploads in a way that its HTTP library would rather not see.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 WRITER, READER = "hf_writer", "hf_reader"  # whom the server knows
 TINY = {
     "num_classes": 6,
@@ -53,15 +56,17 @@ def save(folder: Path, *chain: Origin, labels: LabelSet = LABELS) -> Path:
 
 @pytest.fixture(scope="module")
 def work(hub, tmp_path_factory):
-    """A run, a model whose classes are not drawn shapes, and a served hub.
+    """A run, another whose classes are not drawn shapes, and a served hub.
 
     `push(...)` gives exit code and what was printed.
     """
     folder = tmp_path_factory.mktemp("push")
     run, root, commits = folder / "run", folder / "hub", []
+    plain = folder / "plain"
     save(run / "model", ENCODER, TRAINED)
-    (run / "config.json").write_text('{"eval_window": [64, 64], "eval_stride": [32, 48]}')
-    plain = save(folder / "plain", labels=LabelSet.generic(6))
+    save(plain / "model", labels=LabelSet.generic(6))
+    for each in (run, plain):
+        (each / "config.json").write_text('{"eval_window": [64, 64], "eval_stride": [32, 48]}')
 
     def push(*words, token: str = WRITER) -> SimpleNamespace:
         out, err = io.StringIO(), io.StringIO()
@@ -74,11 +79,9 @@ def work(hub, tmp_path_factory):
     with hub(root, commits) as address, pytest.MonkeyPatch.context() as patch:
         patch.setattr(hub_facts, "read_info", functools.cache(hub_facts.read_info))
         patch.setattr(huggingface_hub, "HfApi", functools.partial(HfApi, endpoint=address))
-        for name in ("hf_hub_download", "snapshot_download"):
-            here = {"endpoint": address, "cache_dir": folder / "cache"}
-            patch.setattr(
-                huggingface_hub, name, functools.partial(getattr(huggingface_hub, name), **here)
-            )
+        fetch = functools.partial(huggingface_hub.snapshot_download, endpoint=address)
+        patch.setattr(huggingface_hub, "snapshot_download", fetch)
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "cache"))
         yield SimpleNamespace(
             folder=folder,
             run=run,
