@@ -133,7 +133,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     (folder / "photos").mkdir()
     files = draw(folder / "photos", given.pictures, sizes)
     options = {"max_side": given.side, "batch_size": given.batch_size, "write": given.write}
-    few = len(files) // 10
+    few = max(len(files) // 10, given.sizes)  # so that all programs are compiled in both runs
     runs = {count: predicted(model, files[:count], folder / f"out{count}", options)
             for count in (few, len(files))}  # fmt: skip
     later = [sizes[index % len(sizes)] for index in range(few, len(files))]
@@ -194,6 +194,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=5, help="timings of the bare network")
     parser.add_argument("--json", type=Path, help="file for all figures")
     given = parser.parse_args()
+    if given.pictures <= given.sizes:
+        parser.error(f"--pictures {given.pictures}: give more than --sizes, {given.sizes}")
     with tempfile.TemporaryDirectory() as folder:
         found = measure(given, Path(folder))
     print(table(found))
