@@ -23,6 +23,7 @@ ONLY_READ = {
     r"flaxseg (plan|bench) |python train\.py|--init": "takes minutes to hours",
     r"hf:|https?:|export \S+ site/": "asks another host",
     r"flaxseg push ": "asks another host",
+    r"--calibrate": "wants a network that has learned something",
     r"flaxseg demo ": "serves until Ctrl-C",
     r"\.onnx": "torch exports it in half a minute; tests/convert does that",
 }

@@ -55,8 +55,10 @@ def test_one_class_after_the_other_gives_the_softmax_of_all(detail):
 def test_whatever_the_way_the_numbers_are_those_of_the_logits(
     pixel_model, labels, photo, detail, made, asked, inner, out
 ):
-    start = Predictor(pixel_model, labels, Preprocess(), temperature=0.4, **made).start
-    pixels = start(photo, detail=detail, interpolation="nearest", **asked)()
+    predictor = Predictor(pixel_model, labels, Preprocess(), temperature=0.4, **made)
+    prepared = predictor.prepare(photo, interpolation="nearest", **asked)
+    (wait,) = predictor.start([prepared], detail)
+    pixels = wait()
     seen = cv2.resize(photo, inner[::-1], interpolation=MODES["nearest"])
     logits = eval_view(pixel_model)(Preprocess()(seen[None])).logits
     checked(pixels, resize_bilinear(logits, out, align_corners=False)[0] / 0.4, detail)
