@@ -39,8 +39,6 @@ def make_run(folder, *hits, finished=False, classes=("sky", "road"), **fields):
         scores = Scores.from_matrix(np.array([[count, 10 - count], [0, 4]]))
         names = [f"iou/{name}" for name in classes]
         iou = dict(zip(names, scores.iou.tolist(), strict=True))
-            f"iou/{name}": value for name, value in zip(classes, scores.iou.tolist(), strict=True)
-        }
         file.write(step, 1, {"miou": scores.miou, **iou})
     best = int(np.argmax(hits)) + 1 if hits else None
     result = FitResult(0.5, best, len(hits), {}, folder, finished)
