@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flaxseg import distributed, native
-from flaxseg.errors import ConfigError, TrainingError
+from flaxseg.errors import ConfigError, FlaxsegError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.metrics import scores_table
 from flaxseg.ops import rounding
@@ -22,6 +22,7 @@ from flaxseg.pictures.overlay import stretched
 from flaxseg.printed import print_line
 from flaxseg.training import processes, workdir
 from flaxseg.training.augment import mirror_hint
+from flaxseg.training.beginning import draw_batch, draw_labels
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.compile_cache import keep_programs
 from flaxseg.training.config import TrainConfig, flag, resolved, show
@@ -32,6 +33,7 @@ from flaxseg.training.monitor import Monitor, Reading
 from flaxseg.training.program import peak_memory
 from flaxseg.training.progress import TrainingProgress
 from flaxseg.training.resuming import find_changes, had_evaluation
+from flaxseg.training.runs.page import write_page
 from flaxseg.training.samples import SAMPLES_FILE, SampleFile
 from flaxseg.training.setup import Setup
 from flaxseg.training.start import Reader, Start
@@ -135,7 +137,8 @@ class _Run:
             start=self.step,
             losses=self.history.losses,
             accuracies=self.history.accuracies,
-            more=more_columns(self.config),
+            terms=self.history.terms,
+            more=more_columns(self.config, self.setup.objective.terms),
             wandb=WandbLog.of(self.config),
         )
 
@@ -183,6 +186,7 @@ class _Run:
                     self._evaluate()
                 self.stop.check()
                 if self.step < end:
+                    self._draw_beginning()
                     self._notify(self.setup.program.summary())
                     self.progress.pause()
                 while self.step < end:
@@ -199,6 +203,18 @@ class _Run:
             self._save()
             self.checkpoints.wait()
         return self._result()
+
+    def _draw_beginning(self) -> None:
+        """Draws what the run learns from, once: a run that goes on finds the pictures."""
+        if not distributed.is_first():
+            return
+        config, source = self.config, self.setup.datasets.train
+        folder, counted = config.directory, self.setup.datasets.train_labels
+        if self.step == 0 or not (folder / workdir.TRAIN_BATCH_FILE).exists():
+            following = {"step": self.step + 1, "batch_size": config.batch_size}
+            draw_batch(folder, self.feed.peek(), source, **following)
+        if self.step == 0 or not (folder / workdir.LABELS_FILE).exists():
+            draw_labels(folder, source, counted, self._notify)
 
     def _train_one(self) -> None:
         fed = self.feed.take()
@@ -231,7 +247,10 @@ class _Run:
         # The state is saved only once its own step is known to be finite.
         self._record(self.monitor.flush())
         losses, accuracies = tuple(self.log.losses), tuple(self.log.accuracies)
-        self.history = dataclasses.replace(self.history, losses=losses, accuracies=accuracies)
+        terms = {name: tuple(values) for name, values in self.log.terms.items()}
+        self.history = dataclasses.replace(
+            self.history, losses=losses, accuracies=accuracies, terms=terms
+        )
         if self.step > 0:
             self.checkpoints.save(self.step, self.state, self.position, self.history)
         self.last_save = time.monotonic()
@@ -303,9 +322,18 @@ class _Run:
             workdir=self.config.directory,
             finished=finished,
         )
-        if finished and distributed.is_first():
-            workdir.write_result(result)
+        if distributed.is_first():
+            self._write_page(result)
+            if finished:
+                workdir.write_result(result)
         return result
+
+    def _write_page(self, result: FitResult) -> None:
+        labels, total = self.setup.datasets.val.labels, self.setup.total_steps
+        try:
+            write_page(self.config, labels, result, total)
+        except (FlaxsegError, OSError) as error:  # No reason to lose a run.
+            self._notify(f"{workdir.PAGE_FILE} is left out: {error}")
 
     def _not_finite(self, reading: Reading) -> TrainingError:
         self.checkpoints.wait()

@@ -16,7 +16,7 @@ from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, split_batch
 from flaxseg.training.accumulate import Seen, accumulate
 from flaxseg.training.averaging import Averaging, advance
-from flaxseg.training.losses import NetworkLoss, labelled_pixels, segmentation_loss
+from flaxseg.training.losses import NetworkLoss, added, labelled_pixels, loss_terms
 
 
 @jax.tree_util.register_dataclass
@@ -47,12 +47,14 @@ class StepMetrics(NamedTuple):
         grad_norm: Euclidean norm of the whole gradient.
         lr: learning rate of the update.
         accuracy: share of all pixels predicted right before the update; None where not asked for.
+        terms: what the loss is the sum of, by name; None where it is one thing.
     """
 
     loss: jax.Array
     grad_norm: jax.Array
     lr: jax.Array
     accuracy: jax.Array | None = None
+    terms: dict[str, jax.Array] | None = None
 
 
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]
@@ -77,7 +79,7 @@ def make_train_step(
     seed: int = 0,
     aux_weights: Sequence[float] = (),
     gather: Callable[[nnx.State], nnx.State] | None = None,
-    loss: NetworkLoss = segmentation_loss,
+    loss: NetworkLoss = loss_terms,
     accumulate_parts: int = 1,
     weigh: Callable[[Output, jax.Array], jax.Array] = labelled_pixels,
     averaging: Averaging | None = None,
@@ -97,7 +99,7 @@ def make_train_step(
         seed: of dropout.
         aux_weights: weight of each auxiliary head's loss; none switches the heads off.
         gather: makes the parameters whole where they are split over devices.
-        loss: of the network's output, the labels and these weights.
+        loss: terms of the network's output, the labels and these weights; their sum is minimised.
         accumulate_parts: into how many parts each batch is divided.
         weigh: what the loss of a part is a mean over, of the output and the labels.
         averaging: how the state's average follows the weights.
@@ -120,10 +122,10 @@ def make_train_step(
         interpolation = {} if corners is None else {"align_corners": corners}
         rngs = nnx.Rngs(dropout=key)
         output = model(preprocess(image), aux=bool(aux_weights), rngs=rngs, **small)
-        value = loss(output, labels, aux_weights, **interpolation)
+        terms = loss(output, labels, aux_weights, **interpolation)
         hits = _hits(output, labels, **interpolation) if accuracy else None
-        seen = Seen(weigh(output, labels), hits)
-        return value, (nnx.state(model, nnx.BatchStat), seen)
+        seen = Seen(weigh(output, labels), hits, terms if len(terms) > 1 else None)
+        return added(terms.values()), (nnx.state(model, nnx.BatchStat), seen)
 
     gradient = accumulate(jax.value_and_grad(loss_of, has_aux=True), accumulate_parts)
 
@@ -134,7 +136,7 @@ def make_train_step(
         params: Any = optax.apply_updates(state.params, updates)
         lr = jnp.asarray(schedule(state.step))
         right = None if seen.hits is None else seen.hits / label.size
-        metrics = StepMetrics(value, optax.tree.norm(grads), lr, right)
+        metrics = StepMetrics(value, optax.tree.norm(grads), lr, right, seen.terms)
         done, average = state.step + 1, state.average
         if averaging is not None:
             average = advance(average, (params, stats), averaging.share(done))

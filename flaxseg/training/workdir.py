@@ -21,6 +21,9 @@ METRICS_FILE = "metrics.csv"
 JSON_FILE = "metrics.jsonl"
 CONFUSION_FILE = "confusion.png"
 CURVES_FILE = "curves.png"
+TRAIN_BATCH_FILE = "train_batch.png"
+LABELS_FILE = "labels.png"
+PAGE_FILE = "report.html"
 CHECKPOINTS = "checkpoints"
 OVERLAYS = "overlays"
 TENSORBOARD = "tensorboard"
@@ -138,6 +141,8 @@ def record_changes(config: TrainConfig, step: int, changes: Collection[Change]) 
     an unfinished run of its own.
     """
     (config.directory / RESULT_FILE).unlink(missing_ok=True)
+    for name in (TRAIN_BATCH_FILE, LABELS_FILE) if changes else ():
+        (config.directory / name).unlink(missing_ok=True)  # they are drawn anew
     write_history(config.directory, step, changes)
     _write_config(config)
 
