@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.inference.more_metrics import parse_metrics
+from flaxseg.training.freezing import check_patterns
 from flaxseg.training.settings.averaging import AveragingSettings
 from flaxseg.training.settings.data import DataSettings
 from flaxseg.training.settings.devices import DeviceSettings
@@ -87,6 +88,7 @@ class TrainConfig(
                 raise ConfigError(f"{flag(name)} is {show(value)}, it must be {words}")
         parse_overrides(self.override)
         check_loss(self)
+        check_patterns(self.freeze)
         parse_metrics(self.metrics)
         return self
 

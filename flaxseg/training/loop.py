@@ -144,7 +144,8 @@ class _Run:
         return SampleFile(path, self.step) if distributed.is_first() else None
 
     def _begin(self, start: Start | None) -> Snapshot:
-        for line in start.report(self.setup.preprocess) if start else ():
+        lines = start.report(self.setup.preprocess) if start else []
+        for line in [*lines, *self.setup.frozen.warn(start.arrays if start else ())]:
             self._notify(line)
         return Snapshot(self.setup.init(start), None, History(), {})
 
@@ -351,7 +352,8 @@ def _print_settings(setup: Setup, console: Console) -> None:
     console.print(Columns(map(Text, flags), padding=(0, 3)))
     print_line(console, f"{sizes}, {devices}, {steps}")
     rounded = _rounding(setup.config, setup.mesh.devices.flat[0].platform)
-    for line in [*rounded, *setup.datasets.notes()]:
+    frozen = setup.frozen.told(setup.abstract_state().params)
+    for line in [*frozen, *rounded, *setup.datasets.notes()]:
         print_line(console, line)
     mirrored = mirror_hint(setup.config, setup.datasets.train.labels)
     if mirrored:

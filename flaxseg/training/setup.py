@@ -165,6 +165,7 @@ class Setup(Blueprint):
             "optimizer": self.config.optimizer,
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
+            "frozen": sorted(self.frozen.keys) or None,
             "average": type(self.averaging).__name__ if self.averaging else None,
             **self.objective.identity(),
             "settings": self.config.to_json(),

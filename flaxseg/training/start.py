@@ -13,6 +13,7 @@ from flaxseg.model_dir import check_keys
 from flaxseg.preprocess import Preprocess
 from flaxseg.training.averaging import Averaging
 from flaxseg.training.config import flag, show
+from flaxseg.training.freezing import NOTHING, Frozen
 from flaxseg.training.step import TrainState, init_state
 
 
@@ -56,6 +57,7 @@ def replace_weights(
     tx: optax.GradientTransformation,
     sharding: Any,
     averaging: Averaging | None = None,
+    frozen: Frozen = NOTHING,
 ) -> TrainState:
     """The state before the first step with these weights in it, each where the old one lay.
 
@@ -66,6 +68,7 @@ def replace_weights(
         tx: optimiser.
         sharding: of the state.
         averaging: how an average follows the weights, if one does.
+        frozen: the weights that do not learn.
 
     Raises:
         CheckpointError: names keys that the network does not have, or that have another shape.
@@ -76,7 +79,7 @@ def replace_weights(
     params, stats = (_replaced(part, start.arrays) for part in (state.params, state.stats))
 
     def begin(params: nnx.State, stats: nnx.State) -> TrainState:
-        return init_state(nnx.merge(graphdef, params, stats), tx, averaging)
+        return init_state(nnx.merge(graphdef, params, stats), tx, averaging, frozen)
 
     begin = jax.jit(
         begin,

@@ -41,7 +41,7 @@ DECIDED = {
         warmup_epochs warmup_steps warmup_ratio after_warmup step_size milestones gamma power
         swa_lr""",
     "allowed, but scores begin anew": "data interpolation",
-    "fixed": """model override init optimizer momentum weight_decay clip_grad ema swa_start
+    "fixed": """model override init freeze optimizer momentum weight_decay clip_grad ema swa_start
         swa_every""",
 }
 
@@ -165,6 +165,7 @@ def test_other_scores_begin_anew(tiny_run, tmp_path, quiet, last_snapshot):
         ({}, {"clip_grad": 1.0}),
         ({}, {"override": ("depth=2",)}),
         ({}, {"init": "other.pth"}),
+        ({}, {"freeze": ("encoder",)}),
         ({}, {"ema": 0.9}),
         ({"swa_start": 1}, {"batch_size": 4}),
         ({"swa_start": 1}, {"swa_start": 2}),

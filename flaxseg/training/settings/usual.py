@@ -33,6 +33,11 @@ class UsualSettings:
     """Checkpoint to start from, in any layout that `flaxseg convert formats` lists: file, folder,
     hf:owner/name, or an encoder alone. None: random numbers."""
 
+    freeze: tuple[str, ...] = ()
+    """Weights that stay as they are and get no gradient: encoder, or regular expressions for whole
+    parts of their names, such as backbone.stages.0 or 'blocks.[0-5]'. Parts of which all is frozen
+    do as in evaluations: no dropout, and norms with running statistics, which stay, too."""
+
     epochs: int = 10
     """Length of the run, in passes over the training images."""
 
@@ -53,4 +58,8 @@ class UsualSettings:
     }
     FREE: ClassVar[frozenset[str]] = frozenset({"workdir", "data_dir", "recipe"})
     SCORED: ClassVar[frozenset[str]] = frozenset({"data"})
-    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {"model": str, "init": lambda path: path}
+    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "model": str,
+        "init": lambda path: path,
+        "freeze": set,
+    }
