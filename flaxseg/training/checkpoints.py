@@ -26,12 +26,18 @@ class History:
         best_step: number of updates at which it was measured.
         losses: of the steps since the last row of metrics.csv.
         accuracies: of the same steps, if they are logged.
+        waited: evaluations since the best one.
+        ended: step at which the clock ended the run, to be evaluated out of turn.
+        seconds: that the run took; no two take equally long.
     """
 
     best_miou: float | None = None
     best_step: int | None = None
     losses: tuple[float, ...] = ()
     accuracies: tuple[float, ...] = ()
+    waited: int = 0
+    ended: int | None = None
+    seconds: float = dataclasses.field(default=0.0, compare=False)
 
 
 class Snapshot(NamedTuple):

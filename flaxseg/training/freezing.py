@@ -76,7 +76,8 @@ class Frozen(NamedTuple):
 
     def split(self, params: nnx.State) -> tuple[nnx.State, nnx.State]:
         """Those of a tree of parameters that learn, and those that do not."""
-        return nnx.split_state(params, lambda path, _: _key(path) not in self.keys, ...)
+        learning = nnx.filter_state(params, lambda path, _: _key(path) not in self.keys)
+        return learning, nnx.filter_state(params, lambda path, _: _key(path) in self.keys)
 
     def view(self, model: models.Model) -> models.Model:
         """The network with the parts in eval mode of which no weight learns.

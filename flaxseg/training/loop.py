@@ -25,6 +25,7 @@ from flaxseg.training.augment import mirror_hint
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.compile_cache import keep_programs
 from flaxseg.training.config import TrainConfig, flag, resolved, show
+from flaxseg.training.ending import Ending, ending_words, is_still_over
 from flaxseg.training.feed import Feed
 from flaxseg.training.interrupt import Stopped, StopSignal
 from flaxseg.training.logging import SCORE_COLUMNS, RunLog, more_columns
@@ -67,7 +68,7 @@ def fit(
     changed = workdir.check_workdir(config)
     check_wandb(config.wandb)
     result = workdir.read_result(config.directory)
-    if result is not None and not changed:
+    if result is not None and not changed and is_still_over(result.ended_by, config):
         print_line(console, f"{config.directory} is finished: {_summary(result)}")
         return result
     with StopSignal() as stop:
@@ -110,7 +111,8 @@ class _Run:
         self.step = int(self.state.step)
         self._go_on(run)
         # The evaluation of a checkpoint's step is repeated: it cannot be known to be whole.
-        self.evaluates_again = had_evaluation(run, self.step)
+        self.evaluates_again = had_evaluation(run, self.step) or self.history.ended == self.step
+        self.ending = Ending(self.config, setup.mesh, setup.total_steps, self.history.seconds)
         self.feed = Feed(setup.datasets.train_batches, setup.mesh, self.position)
         self.monitor = Monitor()
         self.metrics: dict[str, float | None] = {}
@@ -145,7 +147,7 @@ class _Run:
 
     def _begin(self, start: Start | None) -> Snapshot:
         lines = start.report(self.setup.preprocess) if start else []
-        for line in [*lines, *self.setup.frozen.warn(start.arrays if start else ())]:
+        for line in [*lines, *self.setup.frozen.warn(start.whole if start else ())]:
             self._notify(line)
         return Snapshot(self.setup.init(start), None, History(), {})
 
@@ -172,7 +174,9 @@ class _Run:
                 f"settings: the next learning rate is {rate:.3g}"
             )
         if any(change.scored for change in changes) and self.history.best_miou is not None:
-            self.history = dataclasses.replace(self.history, best_miou=None, best_step=None)
+            self.history = dataclasses.replace(
+                self.history, best_miou=None, best_step=None, waited=0
+            )
             self._notify("scores from before cannot be compared: the best model is chosen anew")
 
     def train(self) -> FitResult:
@@ -183,12 +187,13 @@ class _Run:
                 if self.evaluates_again or self._evaluation_is_due():
                     self._evaluate()
                 self.stop.check()
-                if self.step < end:
+                if self.step < end and not self.ending.by:
                     self._notify(self.setup.program.summary())
                     self.progress.pause()
-                while self.step < end:
+                while self.step < end and not self.ending.by:
                     self.stop.check()
                     self._train_one()
+                    self.ending.check_clock(self.step)
                     if self.setup.calendar.ends_epoch(self.step) or self._checkpoint_is_due():
                         self._save()
                     if self.setup.calendar.ends_epoch(self.step):
@@ -199,6 +204,8 @@ class _Run:
                 pass
             self._save()
             self.checkpoints.wait()
+        if self.ending.by:
+            self._notify(self.ending.reason)
         return self._result()
 
     def _train_one(self) -> None:
@@ -225,6 +232,8 @@ class _Run:
             self.log.speed(self.progress.images_per_second, reading.step)
 
     def _checkpoint_is_due(self) -> bool:
+        if self.ending.by:
+            return True
         every = 60 * self.config.checkpoint_every
         return every == 0 or self.is_due(time.monotonic() - self.last_save >= every)
 
@@ -232,13 +241,19 @@ class _Run:
         # The state is saved only once its own step is known to be finite.
         self._record(self.monitor.flush())
         losses, accuracies = tuple(self.log.losses), tuple(self.log.accuracies)
-        self.history = dataclasses.replace(self.history, losses=losses, accuracies=accuracies)
+        self.history = dataclasses.replace(
+            self.history,
+            losses=losses,
+            accuracies=accuracies,
+            ended=self.step if self.ending.by else None,
+            seconds=self.ending.seconds,
+        )
         if self.step > 0:
             self.checkpoints.save(self.step, self.state, self.position, self.history)
         self.last_save = time.monotonic()
 
     def _evaluation_is_due(self) -> bool:
-        return self.setup.calendar.wants_evaluation(self.step)
+        return bool(self.ending.by) or self.setup.calendar.wants_evaluation(self.step)
 
     def _evaluate(self) -> None:
         datasets, labels = self.setup.datasets, self.setup.datasets.val.labels
@@ -254,6 +269,7 @@ class _Run:
         self.console.print(scores_table(scores, labels))
         self._draw_overlays(predictions, epoch)
         self._keep_if_best(shown, self.metrics["miou"] or 0.0)
+        self.ending.check_scores(self.step, self.history.waited, self.history.best_step)
         self.progress.pause()
 
     def _examples(self) -> list[int]:
@@ -278,9 +294,13 @@ class _Run:
         write_image(folder / f"epoch_{epoch:03d}.png", sheet)
 
     def _keep_if_best(self, shown: TrainState, miou: float) -> None:
-        if self.history.best_miou is not None and miou <= self.history.best_miou:
+        best, waited = self.history.best_miou, self.history.waited
+        if best is not None and miou <= best:
+            self.history = dataclasses.replace(self.history, waited=waited + 1)
             return
-        self.history = dataclasses.replace(self.history, best_miou=miou, best_step=self.step)
+        self.history = dataclasses.replace(
+            self.history, best_miou=miou, best_step=self.step, waited=0
+        )
         self.checkpoints.save_best(self.step, self.state, self.position, self.history)
         model = self.setup.model(shown)
         if not distributed.is_first():
@@ -295,7 +315,8 @@ class _Run:
 
     def _result(self) -> FitResult:
         # Evaluated at the last step: a stop request during that evaluation leaves it undone.
-        finished = self.step == self.setup.total_steps and self.stop.name is None
+        over = self.step == self.setup.total_steps or bool(self.ending.by)
+        finished = over and self.stop.name is None
         result = FitResult(
             best_miou=self.history.best_miou,
             best_step=self.history.best_step,
@@ -303,6 +324,7 @@ class _Run:
             metrics=self.metrics,
             workdir=self.config.directory,
             finished=finished,
+            ended_by=self.ending.by,
         )
         if finished and distributed.is_first():
             workdir.write_result(result)
@@ -338,7 +360,7 @@ def _read_start(setup: Setup, reader: Reader | None) -> Start | None:
         return None
     if reader is None:
         raise ConfigError("--init needs something that reads it: fit(reader=convert.start_from)")
-    return reader(setup.config.init, setup.model_config)
+    return reader(setup.config.init, setup.model_config, setup.datasets.train.labels)
 
 
 def _print_settings(setup: Setup, console: Console) -> None:
@@ -392,6 +414,8 @@ def _summary(result: FitResult) -> str:
     if result.best_miou is None:
         return f"step {result.step}, not evaluated yet"
     best = f"best mIoU {result.best_miou:.4f} at step {result.best_step} of {result.step}"
+    if result.ended_by:
+        best += f", where {ending_words(result.ended_by)} ended it"
     return f"{best}; model in {result.workdir / MODEL_FOLDER}"
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+import convert
 from flaxseg import native
 from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.training import fit, loop
@@ -63,6 +64,13 @@ def test_average_is_evaluated_saved_and_resumed_bit_by_bit(
     # EMA averages the statistics, too; SWA takes them anew from the training images.
     same = [np.array_equal(model[k], averages[k]) for k in model if "running_" in k]
     assert all(same) if "ema" in fields else not any(same)
+
+    # A run that starts from this one starts from the average.
+    start = convert.start_from(str(whole.directory), setup.model_config)
+    assert start.arrays.keys() == model.keys() and not start.known
+    assert all(np.array_equal(start.arrays[key], model[key]) for key in model)
+    flag = "--ema 0.7" if "ema" in fields else "--swa-start 1"
+    assert f"its weights with the best score, averaged by {flag}" in start.lines
 
 
 def test_state_without_average_holds_none(tiny_run):

@@ -54,6 +54,7 @@ def test_every_field_is_a_flag(tmp_path):
         "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P "
         "--eval-base-size 9 8 --eval-multiple 4 --eval-window 4 4 --eval-stride 3 3 --eval-canvas "
         "--metrics soft_iou micro_iou:tree --train-accuracy "
+        "--patience 2 --hours 1.5 "
         "--max-steps 8 --allow-changes --flip-pairs a=b --log-samples --fsdp 2 --distributed off "
         "--coordinator h:1 --num-processes 2 --process-id 1"
     )

@@ -135,7 +135,8 @@ def test_twenty_steps_leave_the_encoder_alone(tiny_run):
     whole = Setup.of(tiny_run(**fields | {"freeze": ()}))
     sizes = {"batch_size": 8, "image_size": (16, 16)}
     traced = trace_step(whole.train_step, whole.abstract_state(), whole.mesh, **sizes)
-    assert setup.program.flops < 0.7 * count_flops(traced, traced.lower(), "cpu")
+    flops = count_flops(traced, traced.lower(), "cpu")
+    assert setup.program.flops and flops and setup.program.flops < 0.7 * flops
     assert "frozen: 17 of 19 tensors" in setup.frozen.told(after.params)[0]
 
 

@@ -29,7 +29,7 @@ DECIDED = {
     "free": """workdir allow_changes data_dir recipe config log_every checkpoint_every compile_cache
         cache_dir max_steps log_samples on_bad_sample check_labels loader_threads keep_decoded
         max_pixels eval_every eval_canvas eval_batch_size metrics train_accuracy wandb devices fsdp
-        distributed coordinator num_processes process_id""",
+        distributed coordinator num_processes process_id patience hours""",
     "free, but scores begin anew": "eval_size eval_base_size eval_multiple eval_window eval_stride",
     "allowed": """epochs steps seed dtype matmul_precision limit missing_mask batch_size image_size
         resize scale
