@@ -40,7 +40,7 @@ def run_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh:
             cannot share.
     """
     check_combinations(config)
-    chosen = choose_devices(config.devices, config.batch_size, config.fsdp, devices)
+    chosen = choose_devices(config.devices, config.images_per_step, config.fsdp, devices)
     mesh = make_mesh(chosen, config.fsdp)
     check_parts(config, mesh.size)
     models.get_config(config.model, **parse_overrides(config.override))
@@ -197,7 +197,7 @@ class Blueprint:
             self.train_step,
             self.abstract_state(),
             self.mesh,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.images_per_step,
             image_size=self.config.image_size,
         )
 

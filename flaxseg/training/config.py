@@ -73,6 +73,20 @@ class TrainConfig(
         recipe = "" if self.recipe in ("default", self.data) else f"-{self.recipe}"
         return Path(self.workdir or f"runs/{self.model}-{self.data}{recipe}")
 
+    @property
+    def images_per_step(self) -> int:
+        """The batch size, once it is a number.
+
+        Raises:
+            ConfigError: nobody has chosen it yet.
+        """
+        if self.batch_size == "auto":
+            raise ConfigError(
+                "--batch-size auto is chosen by flaxseg train, for the devices it runs on: give a "
+                "number here"
+            )
+        return self.batch_size
+
     def validate(self) -> "TrainConfig":
         """Returns the config if every value fits its field.
 

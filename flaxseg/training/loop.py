@@ -125,7 +125,7 @@ class _Run:
             start=self.step,
             total=setup.total_steps,
             epochs=setup.epochs,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.images_per_step,
         )
 
     def _open_log(self) -> RunLog:

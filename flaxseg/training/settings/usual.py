@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from flaxseg.training.settings.limits import POSITIVE, SIZE, Limit, at_least
 
@@ -41,8 +41,9 @@ class UsualSettings:
     epochs: int = 10
     """Length of the run, in passes over the training images."""
 
-    batch_size: int = 8
-    """Images per optimiser step, over all devices together."""
+    batch_size: int | Literal["auto"] = 8
+    """Images per optimiser step, over all devices together. auto: the most that fit the devices'
+    memory when the run begins, as the compiler counts; LR stays as it is."""
 
     image_size: tuple[int, int] = (64, 64)
     """Height and width of the training images, in pixels."""
@@ -52,7 +53,7 @@ class UsualSettings:
 
     LIMITS: ClassVar[dict[str, Limit]] = {
         "epochs": at_least(1),
-        "batch_size": at_least(1),
+        "batch_size": (lambda value: value == "auto" or value >= 1, "at least 1, or auto"),
         "image_size": SIZE,
         "lr": POSITIVE,
     }
