@@ -90,6 +90,7 @@ def guarded(command: Callable[[], int | None]) -> int:
 def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     """Train a network; the same work directory again resumes."""
     from flaxseg.distributed import is_first, joined
+    from flaxseg.planning.choice import choose_batch_size
     from flaxseg.training import fit
     from flaxseg.training.recipes import find_recipe
 
@@ -100,6 +101,7 @@ def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
             print(
                 f"--recipe {config.recipe} starts from {start}; without --init from random numbers"
             )
+        config = choose_batch_size(config, print if is_first() else None)
         reader = _converters().start_from if config.init else None
         fit(config, reader=reader)
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.inference.more_metrics import parse_metrics
+from flaxseg.training.freezing import check_patterns
 from flaxseg.training.settings.averaging import AveragingSettings
 from flaxseg.training.settings.data import DataSettings
 from flaxseg.training.settings.devices import DeviceSettings
@@ -72,6 +73,20 @@ class TrainConfig(
         recipe = "" if self.recipe in ("default", self.data) else f"-{self.recipe}"
         return Path(self.workdir or f"runs/{self.model}-{self.data}{recipe}")
 
+    @property
+    def images_per_step(self) -> int:
+        """The batch size, once it is a number.
+
+        Raises:
+            ConfigError: nobody has chosen it yet.
+        """
+        if self.batch_size == "auto":
+            raise ConfigError(
+                "--batch-size auto is chosen by flaxseg train, for the devices it runs on: give a "
+                "number here"
+            )
+        return self.batch_size
+
     def validate(self) -> "TrainConfig":
         """Returns the config if every value fits its field.
 
@@ -87,6 +102,7 @@ class TrainConfig(
                 raise ConfigError(f"{flag(name)} is {show(value)}, it must be {words}")
         parse_overrides(self.override)
         check_loss(self)
+        check_patterns(self.freeze)
         parse_metrics(self.metrics)
         return self
 

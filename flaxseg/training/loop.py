@@ -26,6 +26,7 @@ from flaxseg.training.beginning import draw_batch, draw_labels
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.compile_cache import keep_programs
 from flaxseg.training.config import TrainConfig, flag, resolved, show
+from flaxseg.training.ending import Ending, ending_words, is_still_over
 from flaxseg.training.feed import Feed
 from flaxseg.training.interrupt import Stopped, StopSignal
 from flaxseg.training.logging import SCORE_COLUMNS, RunLog, more_columns
@@ -69,7 +70,7 @@ def fit(
     changed = workdir.check_workdir(config)
     check_wandb(config.wandb)
     result = workdir.read_result(config.directory)
-    if result is not None and not changed:
+    if result is not None and not changed and is_still_over(result.ended_by, config):
         print_line(console, f"{config.directory} is finished: {_summary(result)}")
         return result
     with StopSignal() as stop:
@@ -112,7 +113,8 @@ class _Run:
         self.step = int(self.state.step)
         self._go_on(run)
         # The evaluation of a checkpoint's step is repeated: it cannot be known to be whole.
-        self.evaluates_again = had_evaluation(run, self.step)
+        self.evaluates_again = had_evaluation(run, self.step) or self.history.ended == self.step
+        self.ending = Ending(self.config, setup.mesh, setup.total_steps, self.history.seconds)
         self.feed = Feed(setup.datasets.train_batches, setup.mesh, self.position)
         self.monitor = Monitor()
         self.metrics: dict[str, float | None] = {}
@@ -125,7 +127,7 @@ class _Run:
             start=self.step,
             total=setup.total_steps,
             epochs=setup.epochs,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.images_per_step,
         )
 
     def _open_log(self) -> RunLog:
@@ -147,7 +149,8 @@ class _Run:
         return SampleFile(path, self.step) if distributed.is_first() else None
 
     def _begin(self, start: Start | None) -> Snapshot:
-        for line in start.report(self.setup.preprocess) if start else ():
+        lines = start.report(self.setup.preprocess) if start else []
+        for line in [*lines, *self.setup.frozen.warn(start.whole if start else ())]:
             self._notify(line)
         return Snapshot(self.setup.init(start), None, History(), {})
 
@@ -174,7 +177,9 @@ class _Run:
                 f"settings: the next learning rate is {rate:.3g}"
             )
         if any(change.scored for change in changes) and self.history.best_miou is not None:
-            self.history = dataclasses.replace(self.history, best_miou=None, best_step=None)
+            self.history = dataclasses.replace(
+                self.history, best_miou=None, best_step=None, waited=0
+            )
             self._notify("scores from before cannot be compared: the best model is chosen anew")
 
     def train(self) -> FitResult:
@@ -185,13 +190,14 @@ class _Run:
                 if self.evaluates_again or self._evaluation_is_due():
                     self._evaluate()
                 self.stop.check()
-                if self.step < end:
+                if self.step < end and not self.ending.by:
                     self._draw_beginning()
                     self._notify(self.setup.program.summary())
                     self.progress.pause()
-                while self.step < end:
+                while self.step < end and not self.ending.by:
                     self.stop.check()
                     self._train_one()
+                    self.ending.check_clock(self.step)
                     if self.setup.calendar.ends_epoch(self.step) or self._checkpoint_is_due():
                         self._save()
                     if self.setup.calendar.ends_epoch(self.step):
@@ -202,6 +208,8 @@ class _Run:
                 pass
             self._save()
             self.checkpoints.wait()
+        if self.ending.by:
+            self._notify(self.ending.reason)
         return self._result()
 
     def _draw_beginning(self) -> None:
@@ -240,6 +248,8 @@ class _Run:
             self.log.speed(self.progress.images_per_second, reading.step)
 
     def _checkpoint_is_due(self) -> bool:
+        if self.ending.by:
+            return True
         every = 60 * self.config.checkpoint_every
         return every == 0 or self.is_due(time.monotonic() - self.last_save >= every)
 
@@ -249,14 +259,19 @@ class _Run:
         losses, accuracies = tuple(self.log.losses), tuple(self.log.accuracies)
         terms = {name: tuple(values) for name, values in self.log.terms.items()}
         self.history = dataclasses.replace(
-            self.history, losses=losses, accuracies=accuracies, terms=terms
+            self.history,
+            losses=losses,
+            accuracies=accuracies,
+            terms=terms,
+            ended=self.step if self.ending.by else None,
+            seconds=self.ending.seconds,
         )
         if self.step > 0:
             self.checkpoints.save(self.step, self.state, self.position, self.history)
         self.last_save = time.monotonic()
 
     def _evaluation_is_due(self) -> bool:
-        return self.setup.calendar.wants_evaluation(self.step)
+        return bool(self.ending.by) or self.setup.calendar.wants_evaluation(self.step)
 
     def _evaluate(self) -> None:
         datasets, labels = self.setup.datasets, self.setup.datasets.val.labels
@@ -272,6 +287,7 @@ class _Run:
         self.console.print(scores_table(scores, labels))
         self._draw_overlays(predictions, epoch)
         self._keep_if_best(shown, self.metrics["miou"] or 0.0)
+        self.ending.check_scores(self.step, self.history.waited, self.history.best_step)
         self.progress.pause()
 
     def _examples(self) -> list[int]:
@@ -296,9 +312,13 @@ class _Run:
         write_image(folder / f"epoch_{epoch:03d}.png", sheet)
 
     def _keep_if_best(self, shown: TrainState, miou: float) -> None:
-        if self.history.best_miou is not None and miou <= self.history.best_miou:
+        best, waited = self.history.best_miou, self.history.waited
+        if best is not None and miou <= best:
+            self.history = dataclasses.replace(self.history, waited=waited + 1)
             return
-        self.history = dataclasses.replace(self.history, best_miou=miou, best_step=self.step)
+        self.history = dataclasses.replace(
+            self.history, best_miou=miou, best_step=self.step, waited=0
+        )
         self.checkpoints.save_best(self.step, self.state, self.position, self.history)
         model = self.setup.model(shown)
         if not distributed.is_first():
@@ -313,7 +333,8 @@ class _Run:
 
     def _result(self) -> FitResult:
         # Evaluated at the last step: a stop request during that evaluation leaves it undone.
-        finished = self.step == self.setup.total_steps and self.stop.name is None
+        over = self.step == self.setup.total_steps or bool(self.ending.by)
+        finished = over and self.stop.name is None
         result = FitResult(
             best_miou=self.history.best_miou,
             best_step=self.history.best_step,
@@ -321,6 +342,7 @@ class _Run:
             metrics=self.metrics,
             workdir=self.config.directory,
             finished=finished,
+            ended_by=self.ending.by,
         )
         if distributed.is_first():
             self._write_page(result)
@@ -365,7 +387,7 @@ def _read_start(setup: Setup, reader: Reader | None) -> Start | None:
         return None
     if reader is None:
         raise ConfigError("--init needs something that reads it: fit(reader=convert.start_from)")
-    return reader(setup.config.init, setup.model_config)
+    return reader(setup.config.init, setup.model_config, setup.datasets.train.labels)
 
 
 def _print_settings(setup: Setup, console: Console) -> None:
@@ -379,7 +401,8 @@ def _print_settings(setup: Setup, console: Console) -> None:
     console.print(Columns(map(Text, flags), padding=(0, 3)))
     print_line(console, f"{sizes}, {devices}, {steps}")
     rounded = _rounding(setup.config, setup.mesh.devices.flat[0].platform)
-    for line in [*rounded, *setup.datasets.notes()]:
+    frozen = setup.frozen.told(setup.abstract_state().params)
+    for line in [*frozen, *rounded, *setup.datasets.notes()]:
         print_line(console, line)
     mirrored = mirror_hint(setup.config, setup.datasets.train.labels)
     if mirrored:
@@ -418,6 +441,8 @@ def _summary(result: FitResult) -> str:
     if result.best_miou is None:
         return f"step {result.step}, not evaluated yet"
     best = f"best mIoU {result.best_miou:.4f} at step {result.best_step} of {result.step}"
+    if result.ended_by:
+        best += f", where {ending_words(result.ended_by)} ended it"
     return f"{best}; model in {result.workdir / MODEL_FOLDER}"
 
 

@@ -1,6 +1,7 @@
 """One optimiser step as a pure function, and its compiled form on a mesh."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, split_batch
 from flaxseg.training.accumulate import Seen, accumulate
 from flaxseg.training.averaging import Averaging, advance
+from flaxseg.training.freezing import NOTHING, Frozen
 from flaxseg.training.losses import NetworkLoss, added, labelled_pixels, loss_terms
 
 
@@ -28,7 +30,7 @@ class TrainState:
         step: number of updates made, int32 scalar.
         params: the model's nnx.Param variables.
         stats: the model's nnx.BatchStat variables.
-        opt_state: the optimiser's state.
+        opt_state: the optimiser's state, of the weights that learn.
         average: averages of params and stats, as (params, stats); None if the run has none.
     """
 
@@ -44,7 +46,7 @@ class StepMetrics(NamedTuple):
 
     Attributes:
         loss: total loss before the update.
-        grad_norm: Euclidean norm of the whole gradient.
+        grad_norm: Euclidean norm of the whole gradient, of the weights that learn.
         lr: learning rate of the update.
         accuracy: share of all pixels predicted right before the update; None where not asked for.
         terms: what the loss is the sum of, by name; None where it is one thing.
@@ -61,13 +63,17 @@ Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, StepMetric
 
 
 def init_state(
-    model: nnx.Module, tx: optax.GradientTransformation, averaging: Averaging | None = None
+    model: nnx.Module,
+    tx: optax.GradientTransformation,
+    averaging: Averaging | None = None,
+    frozen: Frozen = NOTHING,
 ) -> TrainState:
     """The state before the first step, with the model's own variables in it."""
     _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     # Copies, as no buffer can be donated twice.
     average = jax.tree.map(jnp.copy, (params, stats)) if averaging else None
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, tx.init(params), average)
+    opt_state = tx.init(frozen.split(params)[0])
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state, average)
 
 
 def make_train_step(
@@ -85,6 +91,7 @@ def make_train_step(
     averaging: Averaging | None = None,
     accuracy: bool = False,
     matmul_precision: Precision | None = None,
+    frozen: Frozen = NOTHING,
 ) -> Step:
     """Makes the pure step function `(state, image, label) -> (state, metrics)`.
 
@@ -93,12 +100,13 @@ def make_train_step(
 
     Args:
         graphdef: of the model in train mode, as nnx.split gives it.
-        tx: optimiser.
+        tx: optimiser of the weights that learn.
         schedule: learning rate by number of updates, for the metrics.
         preprocess: from image bytes (B, H, W, 3) to the model's input.
         seed: of dropout.
         aux_weights: weight of each auxiliary head's loss; none switches the heads off.
-        gather: makes the parameters whole where they are split over devices.
+        gather: makes the parameters that learn whole where they are split over devices, and the
+            frozen ones, to which no gradient comes back.
         loss: terms of the network's output, the labels and these weights; their sum is minimised.
         accumulate_parts: into how many parts each batch is divided.
         weigh: what the loss of a part is a mean over, of the output and the labels.
@@ -106,12 +114,14 @@ def make_train_step(
         accuracy: whether the metrics tell how many pixels were predicted right.
         matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`. None:
             the model's own.
+        frozen: the weights that stay as they are.
     """
 
-    def loss_of(params, stats, image, labels, key):
+    def loss_of(still, learning, stats, image, labels, key):
         # Inside the gradient's trace only variables made there may change: hence the copy, and
         # the random streams made from the key here.
-        params = gather(params) if gather else params
+        parts = (gather(learning), gather(still)) if gather else (learning, still)
+        params = nnx.merge_state(*parts)
         model = nnx.merge(graphdef, params, stats, copy=True)
         if matmul_precision is not None:
             model = with_precision(model, matmul_precision)
@@ -127,13 +137,15 @@ def make_train_step(
         seen = Seen(weigh(output, labels), hits, terms if len(terms) > 1 else None)
         return added(terms.values()), (nnx.state(model, nnx.BatchStat), seen)
 
-    gradient = accumulate(jax.value_and_grad(loss_of, has_aux=True), accumulate_parts)
-
     def step(state: TrainState, image: jax.Array, label: jax.Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (value, (stats, seen)), grads = gradient(state.params, state.stats, image, label, key)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        learning, still = frozen.split(state.params)
+        gradient = jax.value_and_grad(functools.partial(loss_of, still), has_aux=True)
+        gradient = accumulate(gradient, accumulate_parts)
+        (value, (stats, seen)), grads = gradient(learning, state.stats, image, label, key)
+        updates, opt_state = tx.update(grads, state.opt_state, learning)
+        learned: Any = optax.apply_updates(learning, updates)
+        params = nnx.merge_state(learned, still)
         lr = jnp.asarray(schedule(state.step))
         right = None if seen.hits is None else seen.hits / label.size
         metrics = StepMetrics(value, optax.tree.norm(grads), lr, right, seen.terms)

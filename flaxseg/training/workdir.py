@@ -42,6 +42,7 @@ class FitResult:
         metrics: scores of the last evaluation (miou, pixel_accuracy, mean_accuracy).
         workdir: folder with everything the run wrote.
         finished: False if a signal or `max_steps` ended it early.
+        ended_by: setting that ended it before its last step, and its value; empty if none did.
     """
 
     best_miou: float | None
@@ -50,6 +51,7 @@ class FitResult:
     metrics: dict[str, float | None]
     workdir: Path
     finished: bool
+    ended_by: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def check_workdir(config: TrainConfig) -> bool:

@@ -42,7 +42,9 @@ def show_runs(root: Path, console: Console, *, form: str = "table") -> None:
         rows = [_row(root, run) | {"settings": _settings(run, names)} for run in runs]
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
-        flat = [_row(root, run) | {n: show(v) for n, v in _settings(run, names).items()} for run in runs]
+        flat = [
+            _row(root, run) | {n: show(v) for n, v in _settings(run, names).items()} for run in runs
+        ]
         writer = csv.DictWriter(sys.stdout, [*_COLUMNS, *names], lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat)
