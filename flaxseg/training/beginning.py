@@ -12,7 +12,9 @@ from flaxseg.labels import LabelSet
 from flaxseg.pictures import batch_sheet, write_image
 from flaxseg.pictures.bars import Column, bar_sheet
 from flaxseg.sharding import own_part
-from flaxseg.training.feed import Fed
+from flaxseg.training.config import TrainConfig
+from flaxseg.training.feed import Fed, Feed
+from flaxseg.training.setup import Datasets
 from flaxseg.training.workdir import LABELS_FILE, TRAIN_BATCH_FILE
 
 SHOWN = 16
@@ -20,6 +22,26 @@ SHOWN = 16
 
 COUNTED = 256
 """Label maps that are read at most where nobody has counted them: a start must not wait long."""
+
+
+def draw_beginning(
+    config: TrainConfig, datasets: Datasets, feed: Feed, step: int, notify: Callable[[str], None]
+) -> None:
+    """Draws what a run learns from, once: a run that goes on finds the pictures.
+
+    Args:
+        config: settings.
+        datasets: the pictures and label maps.
+        feed: batches; the next one is drawn, and stays the next one.
+        step: number of updates made.
+        notify: takes a line for the user if something cannot be drawn.
+    """
+    folder, source = config.directory, datasets.train
+    if step == 0 or not (folder / TRAIN_BATCH_FILE).exists():
+        following = {"step": step + 1, "batch_size": config.images_per_step}
+        draw_batch(folder, feed.peek(), source, **following)
+    if step == 0 or not (folder / LABELS_FILE).exists():
+        draw_labels(folder, source, datasets.train_labels, notify)
 
 
 def draw_batch(folder: Path, fed: Fed, source: Source, *, step: int, batch_size: int) -> None:

@@ -8,25 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from rich.columns import Columns
 from rich.console import Console
-from rich.text import Text
 
 from flaxseg import distributed, native
 from flaxseg.errors import ConfigError, FlaxsegError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.metrics import scores_table
-from flaxseg.ops import rounding
 from flaxseg.pictures import contact_sheet, write_image
 from flaxseg.pictures.overlay import stretched
 from flaxseg.printed import print_line
 from flaxseg.training import processes, workdir
-from flaxseg.training.augment import mirror_hint
-from flaxseg.training.beginning import draw_batch, draw_labels
+from flaxseg.training.beginning import draw_beginning
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.compile_cache import keep_programs
-from flaxseg.training.config import TrainConfig, flag, resolved, show
-from flaxseg.training.ending import Ending, ending_words, is_still_over
+from flaxseg.training.config import TrainConfig, resolved
+from flaxseg.training.ending import Ending, is_still_over
 from flaxseg.training.feed import Feed
 from flaxseg.training.interrupt import Stopped, StopSignal
 from flaxseg.training.logging import SCORE_COLUMNS, RunLog, more_columns
@@ -39,6 +35,7 @@ from flaxseg.training.samples import SAMPLES_FILE, SampleFile
 from flaxseg.training.setup import Setup
 from flaxseg.training.start import Reader, Start
 from flaxseg.training.step import TrainState
+from flaxseg.training.told import farewell, print_settings, summary
 from flaxseg.training.wandb_log import WandbLog, check_wandb
 from flaxseg.training.workdir import FitResult
 
@@ -71,7 +68,7 @@ def fit(
     check_wandb(config.wandb)
     result = workdir.read_result(config.directory)
     if result is not None and not changed and is_still_over(result.ended_by, config):
-        print_line(console, f"{config.directory} is finished: {_summary(result)}")
+        print_line(console, f"{config.directory} is finished: {summary(result)}")
         return result
     with StopSignal() as stop:
         setup = Setup.of(config)
@@ -84,14 +81,14 @@ def fit(
         stop.join(setup.mesh)
         notify = functools.partial(print_line, console)
         with processes.open_workdir(config, setup.mesh, notify):
-            _print_settings(setup, console)
+            print_settings(setup, console)
             folder = config.directory / workdir.CHECKPOINTS
             with Checkpoints(folder, setup.identity()) as checkpoints:
                 if stop.requested():
                     result = _untouched(config, checkpoints)
                 else:
                     result = _Run(setup, checkpoints, stop, console, start).train()
-    print_line(console, _farewell(result, stop))
+    print_line(console, farewell(result, stop.name))
     return result
 
 
@@ -191,7 +188,10 @@ class _Run:
                     self._evaluate()
                 self.stop.check()
                 if self.step < end and not self.ending.by:
-                    self._draw_beginning()
+                    if distributed.is_first():
+                        draw_beginning(
+                            self.config, self.setup.datasets, self.feed, self.step, self._notify
+                        )
                     self._notify(self.setup.program.summary())
                     self.progress.pause()
                 while self.step < end and not self.ending.by:
@@ -211,18 +211,6 @@ class _Run:
         if self.ending.by:
             self._notify(self.ending.reason)
         return self._result()
-
-    def _draw_beginning(self) -> None:
-        """Draws what the run learns from, once: a run that goes on finds the pictures."""
-        if not distributed.is_first():
-            return
-        config, source = self.config, self.setup.datasets.train
-        folder, counted = config.directory, self.setup.datasets.train_labels
-        if self.step == 0 or not (folder / workdir.TRAIN_BATCH_FILE).exists():
-            following = {"step": self.step + 1, "batch_size": config.batch_size}
-            draw_batch(folder, self.feed.peek(), source, **following)
-        if self.step == 0 or not (folder / workdir.LABELS_FILE).exists():
-            draw_labels(folder, source, counted, self._notify)
 
     def _train_one(self) -> None:
         fed = self.feed.take()
@@ -390,67 +378,7 @@ def _read_start(setup: Setup, reader: Reader | None) -> Start | None:
     return reader(setup.config.init, setup.model_config, setup.datasets.train.labels)
 
 
-def _print_settings(setup: Setup, console: Console) -> None:
-    values = dataclasses.asdict(setup.config)
-    flags = [
-        f"{flag(key)} {show(value)}" for key, value in values.items() if value not in (None, ())
-    ]
-    sizes = f"{len(setup.datasets.train)} training and {len(setup.datasets.val)} validation images"
-    devices = _devices(setup)
-    steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
-    console.print(Columns(map(Text, flags), padding=(0, 3)))
-    print_line(console, f"{sizes}, {devices}, {steps}")
-    rounded = _rounding(setup.config, setup.mesh.devices.flat[0].platform)
-    frozen = setup.frozen.told(setup.abstract_state().params)
-    for line in [*frozen, *rounded, *setup.datasets.notes()]:
-        print_line(console, line)
-    mirrored = mirror_hint(setup.config, setup.datasets.train.labels)
-    if mirrored:
-        print_line(console, mirrored)
-    # It writes a file, too.
-    for line in setup.datasets.list_skipped(setup.config) if distributed.is_first() else ():
-        print_line(console, line)
-
-
-def _rounding(config: TrainConfig, platform: str) -> list[str]:
-    """What the training loses for its speed."""
-    rounded = rounding(platform, config.dtype, config.matmul_precision)
-    if rounded is None:
-        return []
-    return [
-        f"the training step rounds the operands of float32 products to {rounded}, evaluations do "
-        "not; --matmul-precision highest multiplies float32 itself"
-    ]
-
-
-def _devices(setup: Setup) -> str:
-    text = f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}"
-    if setup.config.fsdp > 1:
-        text += " (" + " x ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items()) + ")"
-    count = distributed.count()
-    return text if count == 1 else f"{text} in {count} processes"
-
-
 def _untouched(config: TrainConfig, checkpoints: Checkpoints) -> FitResult:
     """How a run ends that was stopped before it went on."""
     step = checkpoints.latest_step or 0
     return FitResult(None, None, step, {}, config.directory, finished=False)
-
-
-def _summary(result: FitResult) -> str:
-    if result.best_miou is None:
-        return f"step {result.step}, not evaluated yet"
-    best = f"best mIoU {result.best_miou:.4f} at step {result.best_step} of {result.step}"
-    if result.ended_by:
-        best += f", where {ending_words(result.ended_by)} ended it"
-    return f"{best}; model in {result.workdir / MODEL_FOLDER}"
-
-
-def _farewell(result: FitResult, stop: StopSignal) -> str:
-    if result.finished:
-        return f"done: {_summary(result)}"
-    reason = stop.name or "--max-steps"
-    return (
-        f"stopped by {reason} after step {result.step}, saved in {result.workdir}: the same "
-        "command continues"
-    )

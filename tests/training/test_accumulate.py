@@ -11,6 +11,7 @@ from flaxseg.models import Output
 from flaxseg.ops import BatchNorm
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import make_mesh, put_batch
+from flaxseg.training.freezing import NOTHING, Frozen
 from flaxseg.training.losses import Objective, Term, added, cross_entropy, dice, loss_terms
 from flaxseg.training.optim import make_optimizer
 from flaxseg.training.settings.loss import LossSettings
@@ -47,7 +48,7 @@ def batch(size=8):
     return image, np.where(ignored, np.uint8(255), label)
 
 
-def run(parts, steps=3, devices=1, norm=False, read="loss", **objective):
+def run(parts, steps=3, devices=1, norm=False, read="loss", frozen=NOTHING, **objective):
     """The losses, or what else is to be read, of a few steps, and the state after them."""
     schedule = optax.constant_schedule(0.1)
     tx = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-3)
@@ -59,10 +60,12 @@ def run(parts, steps=3, devices=1, norm=False, read="loss", **objective):
         preprocess=Preprocess(),
         aux_weights=(0.4,),
         accumulate_parts=parts,
+        frozen=frozen,
         **objective,
     )
     mesh = make_mesh(jax.devices()[:devices])
-    compiled, state, losses = compile_step(step, mesh), init_state(model, tx), []
+    state, losses = init_state(model, tx, frozen=frozen), []
+    compiled = compile_step(step, mesh)
     for _ in range(steps):
         state, metrics = compiled(state, *put_batch(batch(), mesh))
         losses.append(jax.tree.map(float, getattr(metrics, read)))
@@ -122,17 +125,17 @@ def test_parts_weigh_what_their_mean_divides_by(fields, class_weights, x64):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("parts", [1, 4])
-def test_terms_are_told_and_change_no_bit(parts, x64):
+@pytest.mark.parametrize(("parts", "frozen"), [(1, NOTHING), (4, Frozen(frozenset({"hidden"})))])
+def test_terms_are_told_and_change_no_bit(parts, frozen, x64):
     main = (Term(1.0, cross_entropy, "cross_entropy"), Term(0.3, dice, "dice"))
     named = partial(loss_terms, main=main)
 
     def nameless(*args, **options):
         return {"all": added(named(*args, **options).values())}
 
-    losses, state = run(parts, loss=named)
-    told, _ = run(parts, loss=named, read="terms")
-    expected, untold = run(parts, loss=nameless)
+    losses, state = run(parts, loss=named, frozen=frozen)
+    told, _ = run(parts, loss=named, frozen=frozen, read="terms")
+    expected, untold = run(parts, loss=nameless, frozen=frozen)
     assert losses == expected
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(untold), strict=True):
         np.testing.assert_array_equal(a, b)

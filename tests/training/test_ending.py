@@ -12,6 +12,8 @@ from flaxseg.inference.metrics import Scores
 from flaxseg.training import ending, fit, logging, loop
 from flaxseg.training.ending import is_still_over
 from flaxseg.training.logging import read_rows
+from flaxseg.training.runs import page
+from flaxseg.training.runs.folder import read_run
 from flaxseg.training.setup import Setup
 from flaxseg.training.step import StepMetrics
 
@@ -53,8 +55,9 @@ def stage(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(Setup, "evaluator", property(lambda self: score))
     monkeypatch.setattr(Setup, "evaluated", evaluated)
     monkeypatch.setattr(loop._Run, "_draw_overlays", lambda *_: None)
-    for drawing in ("draw_curves", "draw_confusion"):
-        monkeypatch.setattr(logging, drawing, lambda *_: None)
+    monkeypatch.setattr(loop, "draw_beginning", lambda *_: None)
+    for module, drawing in ((logging, "curves"), (logging, "confusion"), (page, "curves")):
+        monkeypatch.setattr(module, f"draw_{drawing}", lambda *_: None)
     monkeypatch.setattr(ending, "time", types.SimpleNamespace(monotonic=lambda: at.seconds))
     fields = {"epochs": 9, "eval_every": 1, "limit": 16, "checkpoint_every": 60.0, "metrics": ()}
     at.config = tiny_run(workdir=str(tmp_path / "run"), **fields, train_accuracy=False)
@@ -67,8 +70,10 @@ def steps_evaluated(config):
 
 
 def files(config):
-    names = ("metrics.csv", "metrics.jsonl", "result.json")
-    return [(config.directory / name).read_bytes() for name in names]
+    """What a run leaves, but for its name."""
+    names = ("metrics.csv", "metrics.jsonl", "result.json", "report.html")
+    texts = [(config.directory / name).read_text() for name in names]
+    return [text.replace(str(config.directory), "FOLDER") for text in texts]
 
 
 def in_parts(config, stage, quiet, *stops):
@@ -93,6 +98,10 @@ def test_no_better_score(stage, quiet, last_snapshot):
         "--patience 3 ends the run after step 10: 3 evaluations without a better mIoU than that of "
         "step 4; a larger value goes on" in quiet.export_text()
     )
+    *_, text = files(config)
+    assert "Finished: --patience 3 ended it after 10 of 18 steps." in text
+    assert "--patience 6 --" in text and "--allow-changes" not in text
+    assert read_run(config.directory).state == "finished"
     parts = in_parts(config, stage, quiet, 7, 8, 9)
     assert fit(parts, quiet).finished and files(parts) == files(config)
     assert last_snapshot(parts).history == last_snapshot(config).history

@@ -14,6 +14,7 @@ from flaxseg.report.page import FORMULAS, bar_width, named_colors, render, small
 from flaxseg.report.pictures import file_uri, sheet_uri
 from flaxseg.training.config import TrainConfig, flag, show
 from flaxseg.training.curves import draw_curves
+from flaxseg.training.ending import ending_words
 from flaxseg.training.logging import read_rows
 from flaxseg.training.resuming import HISTORY_FILE
 from flaxseg.training.runs.unusual import command_line, unusual
@@ -104,6 +105,9 @@ def _tiles(result: FitResult, total: int, rows: list[Row], last: Row) -> list[tu
 
 
 def _state(result: FitResult, total: int) -> str:
+    if result.finished and result.ended_by:
+        words = ending_words(result.ended_by)
+        return f"Finished: {words} ended it after {result.step:,} of {total:,} steps."
     if result.finished:
         return f"Finished after {result.step:,} steps."
     return f"Stopped after {result.step:,} of {total:,} steps, and saved."
@@ -111,7 +115,11 @@ def _state(result: FitResult, total: int) -> str:
 
 def _commands(config: TrainConfig, result: FitResult, has_model: bool) -> list[tuple[str, str]]:
     folder = shlex.quote(str(config.directory))
-    if result.finished:
+    if result.finished and result.ended_by:
+        doubled = {name: 2 * value for name, value in result.ended_by.items()}
+        line = command_line(dataclasses.replace(config, **doubled))
+        lines = [(f"Goes on, until {ending_words(doubled)} or the last step ends it:", line)]
+    elif result.finished:
         unit = "epochs" if config.steps is None else "steps"
         longer = dataclasses.replace(config, **{unit: 2 * getattr(config, unit)})
         line = command_line(longer, "--allow-changes")
