@@ -226,8 +226,19 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
             close = did_you_mean(str(value), choices)
             raise ConfigError(f"{flag(name)} is {value!r}, it must be one of {choices}{close}")
     elif not _is_a(value, hint):
-        words = getattr(hint, "__name__", None) if isinstance(hint, type) else None
-        raise ConfigError(f"{flag(name)} is {value!r}, it must be of type {words or hint}")
+        raise ConfigError(f"{flag(name)} is {value!r}, it must be of type {_type_words(hint)}")
+
+
+def _type_words(hint: Any) -> str:
+    """A hint as it is written in the source."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " | ".join(map(repr, args))
+    if origin in (types.UnionType, typing.Union):
+        return " | ".join(map(_type_words, args))
+    if hint is types.NoneType:
+        return "None"
+    return hint.__name__ if isinstance(hint, type) and not args else str(hint)
 
 
 def _is_a(value: Any, hint: Any) -> bool:
