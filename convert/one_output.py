@@ -30,7 +30,7 @@ def to_two_classes(arrays: Mapping[str, Tensor], config: models.Config) -> dict[
         arrays: native key -> tensor of a network with one output.
         config: of that network.
     """
-    classifiers = _classifiers(config)
+    classifiers = classifier_keys(config)
     return {
         key: _below_zeros(np.asarray(tensor)) if key in classifiers else tensor
         for key, tensor in arrays.items()
@@ -44,14 +44,14 @@ def to_one_output(arrays: Mapping[str, np.ndarray], config: models.Config) -> di
         arrays: native key -> array of a network of two classes.
         config: of that network.
     """
-    classifiers = _classifiers(config)
+    classifiers = classifier_keys(config)
     return {
         key: np.subtract(*np.split(array, 2)[::-1]) if key in classifiers else array
         for key, array in arrays.items()
     }
 
 
-def _classifiers(config: models.Config) -> set[str]:
+def classifier_keys(config: models.Config) -> set[str]:
     """The tensors whose size goes with the number of classes."""
     one, two = (
         native.leaves(models.abstract_model(with_classes(config, count))) for count in (1, 2)

@@ -1,9 +1,9 @@
 """Weights that a training starts from: those of a whole network, or of an encoder alone.
 
-Nothing is left out in silence. Of a whole network, only the classifiers may be of another size, for
-another number of classes, auxiliary heads may be missing or too many, the table of positions may be
-for images of another size, and the first layer for images of other than three channels. Everything
-that starts from random numbers is listed.
+Nothing is left out in silence. Of a whole network, only the classifiers may be for other classes,
+of which those of the same name keep their rows, auxiliary heads may be missing or too many, the
+table of positions may be for images of another size, and the first layer for images of other than
+three channels. Everything that starts from random numbers is listed.
 """
 
 import math
@@ -15,6 +15,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from convert import normalisation
+from convert.by_name import rows_by_name
 from convert.formats import FORMATS, Format
 from convert.formats.format import differing_fields
 from convert.load import NATIVE, match, recognise_checkpoint, translate
@@ -28,10 +29,13 @@ from convert.strays import layer_shapes
 from flaxseg import models, native, ops
 from flaxseg.errors import CheckpointError
 from flaxseg.inference.files import MODEL_FOLDER
-from flaxseg.model_dir import Tensor, check_keys, is_model_directory, read_directory
+from flaxseg.labels import LabelSet
+from flaxseg.model_dir import CONFIG_FILE, Tensor, check_keys, is_model_directory, read_directory
 from flaxseg.origin import Chain, licences
 from flaxseg.preprocess import Preprocess
+from flaxseg.training.config import TrainConfig, flag, show
 from flaxseg.training.start import Start
+from flaxseg.training.workdir import CHECKPOINTS
 
 POSITIONS = {
     "setr": ("backbone.image_size", "backbone.pos_embed"),
@@ -54,6 +58,7 @@ class _Found(NamedTuple):
         encoder: it holds an encoder alone.
         fresh: native keys that it cannot give, for they are of a network for other images.
         origin: where they come from.
+        labels: its classes, numbered ones where nothing names them; None of an encoder.
     """
 
     arrays: Mapping[str, Tensor]
@@ -63,15 +68,19 @@ class _Found(NamedTuple):
     encoder: bool = False
     fresh: tuple[str, ...] = ()
     origin: Chain = ()
+    labels: LabelSet | None = None
 
 
-def start_from(source: str, config: models.Config) -> Start:
+def start_from(source: str, config: models.Config, labels: LabelSet | None = None) -> Start:
     """The weights of a checkpoint that fit a network about to be trained.
 
     Args:
         source: what `convert.load` takes, the work directory of a training run, or a file with an
             encoder alone.
         config: of the network.
+        labels: its classes. Where some of them are among the checkpoint's under another number,
+            each gets its own row of the classifiers; where they are not known, or none is shared,
+            rows go by their numbers if these are as many.
 
     Raises:
         CheckpointError: it cannot be read, or holds another network.
@@ -84,6 +93,8 @@ def start_from(source: str, config: models.Config) -> Start:
         arrays, resized = _resize_positions(found, config)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from None
+    rows = rows_by_name(arrays, found.labels, config, labels) if found.labels and labels else None
+    arrays |= rows.arrays if rows else {}
     leaves = native.leaves(models.abstract_model(config))
     kept = {
         key: np.asarray(arrays[key])
@@ -91,11 +102,12 @@ def start_from(source: str, config: models.Config) -> Start:
         if key in arrays and arrays[key].shape == shape
     }
     fresh = [key for key in leaves if key not in kept]
-    lines = [f"starts from {source}", *found.lines, *resized]
+    lines = [f"starts from {source}", *found.lines, *resized, *(rows.lines if rows else ())]
     lines.append(f"{len(kept)} of {len(leaves)} tensors start from it")
     if fresh:
         lines.append(f"random numbers in {', '.join(fresh)}")
-    return Start(kept, lines, found.preprocess, found.origin)
+    known = rows.known if rows else {}
+    return Start(kept, lines, found.preprocess, known, found.origin)
 
 
 def _read_directory(path: Path) -> _Found | None:
@@ -105,9 +117,24 @@ def _read_directory(path: Path) -> _Found | None:
             header, arrays = read_directory(directory)
             lines = [f"format {NATIVE}, {header.name}"]
             lines += [f"licence {words}" for words in licences(header.origin)]
-            preprocess, origin = header.preprocess, header.origin
-            return _Found(arrays, header.config, lines, preprocess, origin=origin)
+            lines += [] if directory == path else [_which_weights(path)]
+            told = {"origin": header.origin, "labels": header.labels}
+            return _Found(arrays, header.config, lines, header.preprocess, **told)
+    if (path / CHECKPOINTS).is_dir():
+        raise CheckpointError(f"{path} has no model yet: a run writes it at its first evaluation")
     return None
+
+
+def _which_weights(run: Path) -> str:
+    """What the model of a work directory is, as evaluations choose it."""
+    words = "its weights with the best score"
+    if not (run / CONFIG_FILE).is_file():
+        return words
+    config = TrainConfig.load(run / CONFIG_FILE)
+    averages = [name for name in ("ema", "swa_start") if getattr(config, name) is not None]
+    return words + "".join(
+        f", averaged by {flag(name)} {show(getattr(config, name))}" for name in averages
+    )
 
 
 def _read(checkpoint: Checkpoint, config: models.Config) -> _Found:
@@ -123,7 +150,8 @@ def _read(checkpoint: Checkpoint, config: models.Config) -> _Found:
     )
     known = None if normalisation.ASSUMED in report.assumed else report.preprocess
     lines = str(report).splitlines()[1:]
-    return _Found(arrays, report.config, lines, known, fresh=report.fresh, origin=report.chain)
+    told = {"fresh": report.fresh, "origin": report.chain, "labels": report.labels}
+    return _Found(arrays, report.config, lines, known, **told)
 
 
 def _whole(found: _Found, config: models.Config) -> _Found:

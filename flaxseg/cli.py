@@ -90,6 +90,7 @@ def guarded(command: Callable[[], int | None]) -> int:
 def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     """Train a network; the same work directory again resumes."""
     from flaxseg.distributed import is_first, joined
+    from flaxseg.planning.choice import choose_batch_size
     from flaxseg.training import fit
     from flaxseg.training.recipes import find_recipe
 
@@ -100,6 +101,7 @@ def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
             print(
                 f"--recipe {config.recipe} starts from {start}; without --init from random numbers"
             )
+        config = choose_batch_size(config, print if is_first() else None)
         reader = _converters().start_from if config.init else None
         fit(config, reader=reader)
 
@@ -467,6 +469,31 @@ def compare(args: Sequence[str], prog: str = "flaxseg compare") -> None:
     compare_models(a, b, **options, console=Console())
 
 
+@dataclasses.dataclass(frozen=True)
+class RunsArgs:
+    """List the training runs in a folder, the best first, with the settings that differ."""
+
+    folder: tyro.conf.Positional[Path] = Path("runs")
+    """Folder; runs are looked for in the folders below it, too."""
+
+    json: bool = False
+    """Print a list of JSON objects."""
+
+    csv: bool = False
+    """Print a table for other programs."""
+
+
+def runs(args: Sequence[str], prog: str = "flaxseg runs") -> None:
+    """List the training runs in a folder, the best first."""
+    given = parse(RunsArgs, args, prog)
+    if given.json and given.csv:
+        raise ConfigError("--json and --csv are two forms of the same: give one")
+    from flaxseg.training.runs.table import show_runs
+
+    form = "json" if given.json else "csv" if given.csv else "table"
+    show_runs(given.folder, Console(), form=form)
+
+
 def export(args: Sequence[str], prog: str = "flaxseg export") -> None:
     """Write a network with its weights as one file that runs without flaxseg."""
     from flaxseg.export.command import ExportArgs
@@ -538,6 +565,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "demo": demo,
     "eval": evaluate,
     "compare": compare,
+    "runs": runs,
     "export": export,
     "push": push,
     "info": info,

@@ -71,6 +71,20 @@ class LabelSet:
         pairs = zip_longest(_meanings(self.classes), _meanings(other.classes), fillvalue=set())
         return [number for number, (ours, theirs) in enumerate(pairs) if ours.isdisjoint(theirs)]
 
+    def matches(self, other: "LabelSet") -> dict[int, int]:
+        """The number of each class -> that of the only one there of the same meaning, if any.
+
+        Numbered classes, as `generic` makes them, have no meaning.
+        """
+        ours, theirs = _meanings(self.classes), _meanings(other.classes)
+        named = [j for j, name in enumerate(other.classes) if name != _numbered(j)]
+        found = {}
+        for number, name in enumerate(self.classes):
+            same = [j for j in named if not ours[number].isdisjoint(theirs[j])]
+            if len(same) == 1 and name != _numbered(number):
+                found[number] = same[0]
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """The label set as plain JSON values."""
         return {
@@ -88,8 +102,12 @@ class LabelSet:
     @classmethod
     def generic(cls, num_classes: int) -> "LabelSet":
         """Numbered classes in distinct colours, for weights that come without names."""
-        names = tuple(f"class_{i}" for i in range(num_classes))
+        names = tuple(map(_numbered, range(num_classes)))
         return cls("generic", names, tuple(_spread_color(i) for i in range(num_classes)))
+
+
+def _numbered(number: int) -> str:
+    return f"class_{number}"
 
 
 def meaning(name: str) -> str:

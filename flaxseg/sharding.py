@@ -154,6 +154,12 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(batch_axes(mesh)))
 
 
+def own_part(array: jax.Array) -> np.ndarray:
+    """This process's part of what `put_batch` split, on the host."""
+    parts = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+
 def put_batch(batch: Any, mesh: Mesh, *, complete: bool = False) -> Any:
     """Starts the copy of a tree of host arrays to the devices, split along the first axis.
 

@@ -13,8 +13,8 @@ from flaxseg.data.report import print_report
 from flaxseg.inference.metrics import Scores, scores_table
 from flaxseg.labels import LabelSet
 from flaxseg.printed import print_line
+from flaxseg.report.confusion import draw_confusion
 from flaxseg.training import fit
-from flaxseg.training.confusion import draw_confusion
 from flaxseg.training.curves import draw_curves
 from flaxseg.training.logging import MetricsFile, read_rows
 

@@ -48,12 +48,13 @@ def check_labels(source: Source, *, num_threads: int = 4) -> LabelReport:
     return LabelReport(len(source), counted.pixels, counted.ignored, counted.image_pixels)
 
 
-def count_labels(source: Source, *, num_threads: int = 4) -> Statistics:
+def count_labels(source: Source, *, num_threads: int = 4, most: int | None = None) -> Statistics:
     """Counts the pixels of every example by class, unless that was done to prepare the source.
 
     Args:
         source: the examples.
         num_threads: number of examples read at a time.
+        most: number of examples that are read at most, spread over the source; None reads all.
 
     Raises:
         DataError: label maps are unreadable, of another size than their image, not class ids, or
@@ -63,9 +64,9 @@ def count_labels(source: Source, *, num_threads: int = 4) -> Statistics:
     known = getattr(source, "statistics", None)
     if known is not None:
         return known
-    counted = gather(
-        lambda index: _count_ids(source, index), range(len(source)), "examples", num_threads
-    )
+    count = len(source) if most is None else min(most, len(source))
+    chosen = np.linspace(0, len(source) - 1, count).astype(int).tolist()
+    counted = gather(lambda index: _count_ids(source, index), chosen, "examples", num_threads)
     sizes, counts = zip(*counted, strict=True)
     return Statistics(np.array(sizes), np.array(counts), source.labels.num_classes)
 

@@ -146,9 +146,15 @@ def with_precision(model: M, matmul_precision: ops.Precision) -> M:
     return nnx.view(model, matmul_precision=matmul_precision)
 
 
-def eval_view(model: M) -> M:
-    """A view on the same variables with running statistics and without dropout."""
-    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+def eval_view(model: M, only: Callable[[tuple[Any, ...], Any], bool] | None = None) -> M:
+    """A view on the same variables with running statistics and without dropout.
+
+    Args:
+        model: a network.
+        only: tells of a module, by its path in the network, whether it is meant; None: all are.
+    """
+    mode = {"deterministic": True, "use_running_average": True}
+    return nnx.view(model, only=only or ..., raise_if_not_found=False, **mode)
 
 
 def train_view(model: M) -> M:

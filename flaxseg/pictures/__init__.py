@@ -13,6 +13,7 @@ from flaxseg.pictures.photos import decode_plain as decode_plain
 from flaxseg.pictures.photos import look_at_photo as look_at_photo
 from flaxseg.pictures.photos import read_photo as read_photo
 from flaxseg.pictures.photos import turn as turn
+from flaxseg.pictures.sheets import batch_sheet as batch_sheet
 from flaxseg.pictures.sheets import contact_sheet as contact_sheet
 from flaxseg.pictures.sheets import example_sheet as example_sheet
 from flaxseg.pictures.write import write_image as write_image

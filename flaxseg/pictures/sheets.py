@@ -18,6 +18,7 @@ _FONT = 16
 _GAP, _LINE = _FONT // 2, round(1.5 * _FONT)
 _MIN_TILE, _MAX_TILE = 160, 480  # longest side of the largest picture of a contact sheet
 _EXAMPLE = 240  # longest side of every picture of an example sheet
+_BATCHED = 256  # most pixels of a side of a batch sheet's pictures
 _ALPHA = 0.65
 _WIDE = 0.75  # examples per row of a square number of examples
 
@@ -67,11 +68,8 @@ def contact_sheet(
         pictures = [_scaled(image, scale), _hatched(known, labels)]
         pictures.append(colorize(guessed, labels.palette))
         cells.append(_Cell(pictures, captions[i] if captions else ""))
-    named = entries([*truths, *predictions], labels)
-    if any((np.asarray(truth) == IGNORE).any() for truth in truths):
-        named.append((caption_line("ignored"), IGNORED_COLOR))
     grid = _grid(cells, columns=1, titles=("photo", "truth", "prediction"))
-    return stack([grid, legend(named, grid.shape[1], _FONT)] if named else [grid])
+    return _explained(grid, truths, labels, predictions)
 
 
 def example_sheet(
@@ -82,6 +80,8 @@ def example_sheet(
     captions: Sequence[str],
 ) -> np.ndarray:
     """Photos, each beside its overlay and below its name, with the classes that occur below.
+
+    Pixels without truth are hatched.
 
     Args:
         images: N photos, (H, W, 3) uint8.
@@ -98,15 +98,46 @@ def example_sheet(
     _check_counts([images, truths, captions])
     cells = []
     for image, truth, caption in zip(images, truths, captions, strict=True):
-        blend = overlay(image, truth, labels, _ALPHA)
-        scale = _EXAMPLE / max(image.shape[:2])
-        cells.append(_Cell([_scaled(image, scale), _scaled(blend, scale)], caption))
-    grid = _grid(cells, columns=max(1, round(math.sqrt(_WIDE * len(cells)))))
-    named = entries(truths, labels)
-    return stack([grid, legend(named, grid.shape[1], _FONT)] if named else [grid])
+        cells.append(_overlaid(image, truth, labels, _EXAMPLE / max(image.shape[:2]), caption))
+    return _explained(_square(cells), truths, labels)
 
 
-def _check_counts(lists: Sequence[Sequence]) -> None:
+def batch_sheet(
+    images: np.ndarray,
+    truths: np.ndarray,
+    labels: LabelSet,
+    *,
+    captions: Sequence[str],
+    title: str,
+) -> np.ndarray:
+    """The pictures of a batch, each beside its overlay, as an `example_sheet` but pixel by pixel.
+
+    Small pictures are enlarged by whole numbers, so that every pixel of them can be seen.
+
+    Args:
+        images: N photos, (N, H, W, 3) uint8.
+        truths: N label maps, (N, H, W), `IGNORE` where unknown.
+        labels: names and colours of the classes.
+        captions: N texts, such as file names.
+        title: a line above all.
+
+    Returns:
+        (H', W', 3) uint8.
+
+    Raises:
+        DataError: the lists differ in length or are empty, or a label map does not fit its photo.
+    """
+    _check_counts([images, truths, captions])
+    side = max(images.shape[1:3])
+    scale = _BATCHED // side if side <= _BATCHED else _BATCHED / side
+    trios = zip(images, truths, captions, strict=True)
+    cells = [_overlaid(image, truth, labels, scale, caption) for image, truth, caption in trios]
+    heading = caption_line(title)
+    line = _strip([heading], 0, heading.width(_FONT) + _GAP)
+    return stack([line, _explained(_square(cells), truths, labels)])
+
+
+def _check_counts(lists: Sequence[Sequence | np.ndarray]) -> None:
     counts = list(map(len, lists))
     if len(set(counts)) > 1 or not counts[0]:
         raise DataError(f"a contact sheet needs as many photos as label maps, found {counts}")
@@ -124,12 +155,47 @@ def _scaled_label(label: np.ndarray, labels: LabelSet, scale: float) -> np.ndarr
     return _scaled(ids, scale, cv2.INTER_NEAREST)
 
 
+def _overlaid(
+    image: np.ndarray, truth: np.ndarray, labels: LabelSet, scale: float, caption: str
+) -> _Cell:
+    """A photo and, over it, what it shows."""
+    check_pair(image, truth)
+    photo, label = _scaled(image, scale), _scaled_label(truth, labels, scale)
+    blend = overlay(photo, label, labels, _ALPHA)
+    blend[_stripes(label, 2)] = IGNORED_COLOR
+    blend[_stripes(label, 4) & ~_stripes(label, 2)] = PAPER
+    return _Cell([photo, blend], caption)
+
+
 def _hatched(label: np.ndarray, labels: LabelSet) -> np.ndarray:
     """`colorize`, with ignored pixels striped: a class may be black as well."""
     picture = colorize(label, labels.palette)
-    y, x = np.indices(label.shape)
-    picture[(label == IGNORE) & ((x + y) % 8 < 2)] = FRAME
+    picture[_stripes(label, 2)] = FRAME
     return picture
+
+
+def _stripes(label: np.ndarray, width: int) -> np.ndarray:
+    """Slanting lines of this width, every eighth pixel, where a label map knows nothing."""
+    y, x = np.indices(label.shape)
+    return (label == IGNORE) & ((x + y) % 8 < width)
+
+
+def _explained(
+    grid: np.ndarray,
+    truths: Sequence[np.ndarray] | np.ndarray,
+    labels: LabelSet,
+    predictions: Sequence[np.ndarray] = (),
+) -> np.ndarray:
+    """A sheet with the classes that occur in it below."""
+    named = entries([*truths, *predictions], labels)
+    if any((np.asarray(truth) == IGNORE).any() for truth in truths):
+        named.append((caption_line("ignored"), IGNORED_COLOR))
+    return stack([grid, legend(named, grid.shape[1], _FONT)] if named else [grid])
+
+
+def _square(cells: Sequence[_Cell]) -> np.ndarray:
+    """Pairs of pictures in about as many rows as fill a square."""
+    return _grid(cells, columns=max(1, round(math.sqrt(_WIDE * len(cells)))))
 
 
 def _grid(cells: Sequence[_Cell], columns: int, titles: Sequence[str] = ()) -> np.ndarray:

@@ -75,17 +75,17 @@ class PlanArgs:
     def _search(self, topology: Topology, plan: Plan | None, refused: DoesNotFit | None) -> Largest:
         assert topology.chip is not None
         chips = self.train.devices or len(topology.devices)
-        first = self.train.batch_size // chips
+        first = self.train.images_per_step // chips
 
-        def planned(images: int) -> Plan:
+        def peak_of(images: int) -> int:
             if images == first and refused is not None:
                 raise refused
             if images == first and plan is not None:
-                return plan
+                return plan.memory.peak
             config = dataclasses.replace(self.train, batch_size=images * chips)
-            return make_plan(config, topology, self.num_classes)
+            return make_plan(config, topology, self.num_classes).memory.peak
 
-        return find_largest(planned, self.train.accumulate, topology.chip.memory, first)
+        return find_largest(peak_of, self.train.accumulate, topology.chip.memory, first)
 
     def _values(
         self, plan: Plan | None, refused: DoesNotFit | None, largest: Largest | None

@@ -43,7 +43,7 @@ def blueprint_without_data(
 
     def count() -> Statistics:
         assumed.append("class weights as if classes were frequent in the order of their numbers")
-        return _unequal(labels.num_classes)
+        return unequal(labels.num_classes)
 
     blueprint = Blueprint.lay_out(
         config, mesh, labels=labels, steps_per_epoch=STEPS_PER_EPOCH, count=count
@@ -63,7 +63,7 @@ def _labels(name: str, num_classes: int | None) -> LabelSet:
     return labels
 
 
-def _unequal(num_classes: int) -> Statistics:
+def unequal(num_classes: int) -> Statistics:
     """One picture in which every class has more pixels than the one before."""
     counts = np.zeros((1, 256), np.int64)
     counts[0, :num_classes] = 1 + np.arange(num_classes)
@@ -84,7 +84,7 @@ def flops_on_a_cpu(config: TrainConfig, num_classes: int | None = None) -> float
         blueprint.train_step,
         blueprint.abstract_state(),
         blueprint.mesh,
-        batch_size=config.batch_size,
+        batch_size=config.images_per_step,
         image_size=config.image_size,
     )
     return count_flops(traced, traced.lower(), CPU)

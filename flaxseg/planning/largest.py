@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 
 from flaxseg.planning.memory import DoesNotFit
-from flaxseg.planning.plan import Plan
 
 MAX_TRIES = 7
 """Programs that a search compiles at most; the second or third guess is mostly right."""
@@ -40,7 +39,11 @@ class Largest:
 
 
 def find_largest(
-    plan: Callable[[int], Plan], unit: int, available: int, first: int | None = None
+    peak_of: Callable[[int], int],
+    unit: int,
+    available: int,
+    first: int | None = None,
+    most: int | None = None,
 ) -> Largest:
     """Searches for the largest batch that fits.
 
@@ -49,23 +52,25 @@ def find_largest(
     memory bends the line, so each guess is compiled.
 
     Args:
-        plan: plans a step with this many images a chip; raises `DoesNotFit`.
+        peak_of: compiles a step with this many images a chip, and gives the bytes that it needs;
+            raises `DoesNotFit`.
         unit: images by which the batch of a chip can grow.
         available: bytes that a program may use.
         first: the batch of a chip to begin with.
+        most: the largest one that makes sense, a multiple of `unit`. None: any does.
     """
     peaks: dict[int, int] = {}
     refused: dict[int, float | None] = {}
     guess = first or unit
     for _ in range(MAX_TRIES):
         try:
-            peaks[guess] = plan(guess).memory.peak
+            peaks[guess] = peak_of(guess)
         except DoesNotFit as error:
             refused[guess] = error.asked
         following = _guess(peaks, refused, unit, available)
-        if following is None:
+        if following is None or most in peaks:
             break
-        guess = following
+        guess = min(following, most or following)
     return Largest(max(peaks, default=0), min(refused, default=None), peaks)
 
 

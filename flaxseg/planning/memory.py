@@ -42,7 +42,7 @@ class Memory:
         state, use = blueprint.abstract_state(), program.run.memory_analysis()
         assert use is not None
         parameters, optimizer = _on_a_chip(state.params), _on_a_chip(state.opt_state)
-        images = blueprint.config.batch_size // blueprint.mesh.size
+        images = blueprint.config.images_per_step // blueprint.mesh.size
         batch = images * math.prod(blueprint.config.image_size) * 4  # RGB and a label
         kept = use.argument_size_in_bytes + use.output_size_in_bytes - use.alias_size_in_bytes
         return cls(

@@ -70,15 +70,18 @@ def theory(params: Any, data: int) -> dict[str, int]:
     return total
 
 
-def least_sent(params: Any, data: int, fsdp: int) -> float:
+def least_sent(params: Any, data: int, fsdp: int, frozen: Any = ()) -> float:
     """The least bytes that each device sends in a step, in the parameters' own format.
 
     Args:
         params: parameters with their shardings, abstract or not.
         data: devices with the same part of the state.
         fsdp: devices that share one copy of it.
+        frozen: further parameters, which have no gradient.
     """
     total = 0.0
+    for size, part, itemsize in _sizes(frozen):
+        total += size * itemsize * sent_share("all-gather", fsdp) * (part < size)
     for size, part, itemsize in _sizes(params):
         if part == size:
             total += size * itemsize * sent_share("all-reduce", data * fsdp)

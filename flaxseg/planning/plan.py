@@ -121,14 +121,15 @@ def make_plan(config: TrainConfig, topology: Topology, num_classes: int | None =
     """
     blueprint, assumed = blueprint_without_data(config, topology, num_classes)
     begin = time.perf_counter()
-    program = _compile(blueprint, topology)
+    program = compile_step(blueprint, topology.name)
     seconds = time.perf_counter() - begin
     flops = program.flops or flops_on_a_cpu(config, num_classes)
     text = program.run.as_text() or ""
     cost: Any = program.run.cost_analysis()
     cost = cost if isinstance(cost, dict) else {}
-    state, mesh = blueprint.abstract_state(), dict(blueprint.mesh.shape)
-    traffic = _traffic(text, state.params, mesh[DATA])
+    params, mesh = blueprint.abstract_state().params, dict(blueprint.mesh.shape)
+    learning, frozen = blueprint.frozen.split(params)
+    traffic = _traffic(text, params, mesh[DATA])
     per_chip = flops and flops / blueprint.mesh.size
     accessed = _positive(cost.get("bytes accessed"))
     bounds = _bounds(topology.chip, per_chip, accessed, sum(row.sent for row in traffic))
@@ -139,7 +140,7 @@ def make_plan(config: TrainConfig, topology: Topology, num_classes: int | None =
         chips=blueprint.mesh.size,
         mesh=mesh,
         dtype=config.dtype,
-        batch_size=config.batch_size,
+        batch_size=config.images_per_step,
         image_size=config.image_size,
         parameters=program.parameters,
         memory=Memory.of(blueprint, program),
@@ -147,7 +148,7 @@ def make_plan(config: TrainConfig, topology: Topology, num_classes: int | None =
         flops=per_chip,
         bytes_accessed=accessed,
         traffic=traffic,
-        least_sent=least_sent(state.params, mesh[DATA], mesh[FSDP]),
+        least_sent=least_sent(learning, mesh[DATA], mesh[FSDP], frozen),
         bounds=bounds,
         products=products(text),
         parts=parts,
@@ -157,13 +158,22 @@ def make_plan(config: TrainConfig, topology: Topology, num_classes: int | None =
     )
 
 
-def _compile(blueprint: Blueprint, topology: Topology) -> StepProgram:
+def compile_step(blueprint: Blueprint, where: str) -> StepProgram:
+    """The training step of a run.
+
+    Args:
+        blueprint: of the run.
+        where: name of its devices, for the message.
+
+    Raises:
+        DoesNotFit: the compiler refuses it, as it needs more memory than a chip has.
+    """
     try:
         return blueprint.program
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise does_not_fit(str(error), blueprint.config.batch_size, topology.name) from None
+        raise does_not_fit(str(error), blueprint.config.images_per_step, where) from None
 
 
 def _remarks(config: TrainConfig, accessed: float | None) -> list[str]:

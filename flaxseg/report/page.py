@@ -76,15 +76,15 @@ def report_page(record: Record) -> str:
             yield _evaluated(record, per_image, place, side)
 
     about, confusion = record.to_json(), confusion_uri(scores, labels, title)
-    return _small_enough(
-        lambda side: _render(
+    return small_enough(
+        lambda side: render(
             "report.html.j2",
             title=title,
             about=about,
             calibration=record.calibration and str(record.calibration),
             settings={name: shown(value) for name, value in about["settings"].items()},
             columns=_columns(scores),
-            classes=_named(labels),
+            classes=named_colors(labels),
             further=[(name, percent(scores.more[name])) for name in further],
             pixel_accuracy=percent(scores.pixel_accuracy),
             labelled=f"{int(scores.matrix.sum()):,}",
@@ -122,8 +122,8 @@ def comparison_page(
             gain = f"{points(comparison.pictures[place])} points"
             yield Row(names[place], gain, [], _both(records, place, side) if records else [])
 
-    return _small_enough(
-        lambda side: _render(
+    return small_enough(
+        lambda side: render(
             "compare.html.j2",
             title=f"{labels.name}: mIoU {points(comparison.difference[-1])} points, B − A",
             sides=sides,
@@ -132,7 +132,7 @@ def comparison_page(
                 for name in sides[0]["settings"]
             },
             resamples=comparison.resamples,
-            rows=list(_differences(comparison, _named(labels), scale or 1)),
+            rows=list(_differences(comparison, named_colors(labels), scale or 1)),
             groups=[("Gained most", rows(gained, side)), ("Lost most", rows(lost, side))],
             formulas={name: FORMULAS[name] for name in ("IoU", "mean", "score of a picture")},
         )
@@ -159,15 +159,25 @@ def lost_and_gained(comparison: Comparison) -> tuple[list[int], list[int]]:
     return lost, lowest(np.where(gains > 0, -gains, np.nan))
 
 
-def _small_enough(page: Callable[[int], str]) -> str:
-    for side in _SIDES:
+def small_enough(page: Callable[[int], str], sides: Sequence[int] = _SIDES) -> str:
+    """A page of at most `MAX_BYTES`.
+
+    Args:
+        page: makes it with pictures of at most so many pixels a side.
+        sides: these, largest first.
+
+    Raises:
+        DataError: it is larger with the smallest pictures.
+    """
+    for side in sides:
         text = page(side)
         if len(text.encode()) <= MAX_BYTES:
             return text
     raise DataError(f"the page would be larger than {MAX_BYTES} bytes with the smallest pictures")
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A template of this package, filled in; text stands there as text, whatever it holds."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flaxseg.report", "templates"),
         autoescape=True,
@@ -178,7 +188,7 @@ def _render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def _named(labels: LabelSet) -> list[tuple[str, str]]:
+def named_colors(labels: LabelSet) -> list[tuple[str, str]]:
     """Name and CSS colour of each class."""
     colors = (f"rgb({r} {g} {b})" for r, g, b in labels.palette)
     return list(zip(labels.classes, colors, strict=True))
@@ -196,14 +206,15 @@ def _columns(scores: Scores) -> list[dict[str, Any]]:
     return [
         {
             "heading": heading,
-            "cells": [(percent(value), _width(value)) for value in values],
+            "cells": [(percent(value), bar_width(value)) for value in values],
             "mean": "" if heading == "share of pixels" else percent(mean),
         }
         for heading, (values, mean) in columns.items()
     ]
 
 
-def _width(share: float) -> str:
+def bar_width(share: float) -> str:
+    """A share as CSS has lengths; nan is none."""
     return f"{100 * np.nan_to_num(share):.2f}%"
 
 
@@ -211,7 +222,7 @@ def _evaluated(record: Record, per_image: PerImage, place: int, side: int) -> Ro
     (image, label), prediction = record.example(place), record.prediction(place)
     one = PerImage(per_image.names[place : place + 1], per_image.matrices[place : place + 1])
     iou, present = one.iou[0], one.areas[0, 1] > 0
-    named = _named(record.labels)
+    named = named_colors(record.labels)
     hardest = sorted(np.flatnonzero(present), key=lambda k: iou[k])
     images = [
         ("photo", photo_uri(image, side)),

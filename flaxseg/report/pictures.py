@@ -12,7 +12,7 @@ from PIL import Image
 from flaxseg.inference.metrics import Scores
 from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.pictures.overlay import colorize, stretched
-from flaxseg.training.confusion import draw_confusion
+from flaxseg.report.confusion import draw_confusion
 
 WRONG, UNLABELLED = (214, 40, 40), (40, 40, 40)
 """Colours of an error map; right pixels show a pale photo."""
@@ -64,6 +64,28 @@ def confusion_uri(scores: Scores, labels: LabelSet, title: str) -> str:
         path = Path(folder) / "confusion.png"
         draw_confusion(scores, labels.classes, path, title)
         return _uri("image/png", path.read_bytes())
+
+
+def file_uri(path: Path) -> str:
+    """A PNG as it is.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _uri("image/png", path.read_bytes())
+
+
+def sheet_uri(path: Path, side: int) -> str:
+    """A picture of photos as JPEG, its longer side shrunk to at most so many pixels.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with Image.open(path) as picture:
+        sheet = _shrunk(np.asarray(picture.convert("RGB")), side, cv2.INTER_AREA)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
+    return _uri("image/jpeg", buffer.getvalue())
 
 
 def _shrunk(picture: np.ndarray, side: int, interpolation: int) -> np.ndarray:

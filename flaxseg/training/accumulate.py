@@ -8,15 +8,17 @@ import jax.numpy as jnp
 
 
 class Seen(NamedTuple):
-    """What a loss was computed from, as sums that add up over the parts of a batch.
+    """What a loss was computed from.
 
     Attributes:
         weight: of what the loss is a mean over, such as labelled pixels.
         hits: number of pixels predicted right; None where not asked for.
+        terms: what the loss is the sum of, by name; None where it is one thing.
     """
 
     weight: jax.Array
     hits: jax.Array | None = None
+    terms: dict[str, jax.Array] | None = None
 
 
 Gradient = Callable[..., tuple[tuple[jax.Array, tuple[Any, Seen]], Any]]
@@ -49,11 +51,16 @@ def accumulate(gradient: Gradient, parts: int) -> Gradient:
         zeros = jax.tree.map(jnp.zeros_like, params)
         split = (jnp.arange(parts), _split(image, parts), _split(label, parts))
         (stats, total), (losses, parts_seen) = jax.lax.scan(add, (stats, zeros), split)
-        seen = jax.tree.map(jnp.sum, parts_seen)
+        seen = jax.tree.map(jnp.sum, parts_seen._replace(terms=None))
         # Without any labelled pixel all sums are 0.
         count = jnp.where(seen.weight > 0, seen.weight, 1)
         grads = jax.tree.map(lambda t: t / count.astype(t.dtype), total)
-        return (jnp.sum(losses * parts_seen.weight) / count, (stats, seen)), grads
+
+        def mean(values: jax.Array) -> jax.Array:
+            return jnp.sum(values * parts_seen.weight) / count
+
+        seen = seen._replace(terms=jax.tree.map(mean, parts_seen.terms))
+        return (mean(losses), (stats, seen)), grads
 
     return accumulated
 

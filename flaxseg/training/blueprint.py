@@ -19,6 +19,7 @@ from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import FSDP, choose_devices, gather_for_gradient, make_mesh, state_sharding
 from flaxseg.training.averaging import Averaging, make_averaging
 from flaxseg.training.config import TrainConfig, parse_overrides, show
+from flaxseg.training.freezing import Frozen
 from flaxseg.training.losses import Objective
 from flaxseg.training.optim import check_combinations, check_parts, make_schedule
 from flaxseg.training.optim.configured import configured_optimizer
@@ -39,7 +40,7 @@ def run_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh:
             cannot share.
     """
     check_combinations(config)
-    chosen = choose_devices(config.devices, config.batch_size, config.fsdp, devices)
+    chosen = choose_devices(config.devices, config.images_per_step, config.fsdp, devices)
     mesh = make_mesh(chosen, config.fsdp)
     check_parts(config, mesh.size)
     models.get_config(config.model, **parse_overrides(config.override))
@@ -54,8 +55,9 @@ class Blueprint:
         config: settings.
         mesh: devices, which need not be there if the step is only to be compiled.
         model_config: the network's own settings.
-        graphdef: the network in train mode, without its variables.
-        tx: optimiser.
+        graphdef: the network in train mode, but for what is frozen, without its variables.
+        frozen: the weights that do not learn.
+        tx: optimiser of the others.
         schedule: learning rate by number of updates.
         preprocess: from image bytes to the network's input.
         objective: what is minimised.
@@ -67,6 +69,7 @@ class Blueprint:
     mesh: Mesh
     model_config: models.Config
     graphdef: nnx.GraphDef
+    frozen: Frozen
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     preprocess: Preprocess
@@ -100,13 +103,15 @@ class Blueprint:
         """
         model_config = _model_config(config, labels.num_classes)
         model = models.abstract_model(model_config, dtype=jnp.dtype(config.dtype))
+        frozen = Frozen.of(config.freeze, model)
         total = config.steps or config.epochs * steps_per_epoch
         schedule = make_schedule(config, steps_per_epoch, total)
         return cls(
             config=config,
             mesh=mesh,
             model_config=model_config,
-            graphdef=nnx.split(model, nnx.Param, nnx.BatchStat)[0],
+            graphdef=nnx.split(frozen.view(model), nnx.Param, nnx.BatchStat)[0],
+            frozen=frozen,
             tx=configured_optimizer(config, schedule, model),
             schedule=schedule,
             preprocess=Preprocess(config.mean, config.std, config.channels),
@@ -137,6 +142,7 @@ class Blueprint:
             tx=self.tx,
             sharding=self.sharding,
             averaging=self.averaging,
+            frozen=self.frozen,
         )
 
     def abstract_state(self) -> TrainState:
@@ -159,12 +165,13 @@ class Blueprint:
     def _init(self) -> TrainState:
         rngs = models.params_keys(self.config.seed)
         model = models.build(self.model_config, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
-        return init_state(model, self.tx, self.averaging)
+        return init_state(model, self.tx, self.averaging, self.frozen)
 
     @functools.cached_property
     def train_step(self) -> Any:
         """The jitted training step."""
         split = self.mesh.shape[FSDP] > 1
+        learning, _ = self.frozen.split(self.sharding.params)
         step = make_train_step(
             self.graphdef,
             self.tx,
@@ -177,8 +184,9 @@ class Blueprint:
             weigh=self.objective.weigh,
             averaging=self.averaging,
             accuracy=self.config.train_accuracy,
-            gather=gather_for_gradient(self.sharding.params, self.mesh) if split else None,
+            gather=gather_for_gradient(learning, self.mesh) if split else None,
             matmul_precision=self.config.matmul_precision,
+            frozen=self.frozen,
         )
         return compile_step(step, self.mesh, self.sharding)
 
@@ -189,7 +197,7 @@ class Blueprint:
             self.train_step,
             self.abstract_state(),
             self.mesh,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.images_per_step,
             image_size=self.config.image_size,
         )
 

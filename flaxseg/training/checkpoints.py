@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +26,20 @@ class History:
         best_step: number of updates at which it was measured.
         losses: of the steps since the last row of metrics.csv.
         accuracies: of the same steps, if they are logged.
+        terms: of the loss in the same steps, by name, if they are logged.
+        waited: evaluations since the best one.
+        ended: step at which the clock ended the run, to be evaluated out of turn.
+        seconds: that the run took; no two take equally long.
     """
 
     best_miou: float | None = None
     best_step: int | None = None
     losses: tuple[float, ...] = ()
     accuracies: tuple[float, ...] = ()
+    terms: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    waited: int = 0
+    ended: int | None = None
+    seconds: float = dataclasses.field(default=0.0, compare=False)
 
 
 class Snapshot(NamedTuple):

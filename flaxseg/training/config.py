@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.inference.more_metrics import parse_metrics
+from flaxseg.training.freezing import check_patterns
 from flaxseg.training.settings.averaging import AveragingSettings
 from flaxseg.training.settings.data import DataSettings
 from flaxseg.training.settings.devices import DeviceSettings
@@ -72,6 +73,20 @@ class TrainConfig(
         recipe = "" if self.recipe in ("default", self.data) else f"-{self.recipe}"
         return Path(self.workdir or f"runs/{self.model}-{self.data}{recipe}")
 
+    @property
+    def images_per_step(self) -> int:
+        """The batch size, once it is a number.
+
+        Raises:
+            ConfigError: nobody has chosen it yet.
+        """
+        if self.batch_size == "auto":
+            raise ConfigError(
+                "--batch-size auto is chosen by flaxseg train, for the devices it runs on: give a "
+                "number here"
+            )
+        return self.batch_size
+
     def validate(self) -> "TrainConfig":
         """Returns the config if every value fits its field.
 
@@ -87,6 +102,7 @@ class TrainConfig(
                 raise ConfigError(f"{flag(name)} is {show(value)}, it must be {words}")
         parse_overrides(self.override)
         check_loss(self)
+        check_patterns(self.freeze)
         parse_metrics(self.metrics)
         return self
 
@@ -210,8 +226,19 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
             close = did_you_mean(str(value), choices)
             raise ConfigError(f"{flag(name)} is {value!r}, it must be one of {choices}{close}")
     elif not _is_a(value, hint):
-        words = getattr(hint, "__name__", None) if isinstance(hint, type) else None
-        raise ConfigError(f"{flag(name)} is {value!r}, it must be of type {words or hint}")
+        raise ConfigError(f"{flag(name)} is {value!r}, it must be of type {_type_words(hint)}")
+
+
+def _type_words(hint: Any) -> str:
+    """A hint as it is written in the source."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " | ".join(map(repr, args))
+    if origin in (types.UnionType, typing.Union):
+        return " | ".join(map(_type_words, args))
+    if hint is types.NoneType:
+        return "None"
+    return hint.__name__ if isinstance(hint, type) and not args else str(hint)
 
 
 def _is_a(value: Any, hint: Any) -> bool:

@@ -37,6 +37,12 @@ class Feed:
         if position is not None:
             self._iterator.set_state(position)
 
+    def peek(self) -> Fed:
+        """The next batch, which stays the next one."""
+        self.prefetch()
+        assert self._next is not None
+        return self._next
+
     def prefetch(self) -> None:
         """Fetches the next batch, unless it is there already."""
         if self._next is None:
@@ -46,7 +52,5 @@ class Feed:
 
     def take(self) -> Fed:
         """The next batch."""
-        self.prefetch()
-        fed, self._next = self._next, None
-        assert fed is not None
+        fed, self._next = self.peek(), None
         return fed

@@ -4,14 +4,15 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flaxseg.files import replace_text
 from flaxseg.inference.metrics import Scores
+from flaxseg.report.confusion import draw_confusion
 from flaxseg.training.config import TrainConfig
-from flaxseg.training.confusion import draw_confusion
 from flaxseg.training.curves import draw_curves
 from flaxseg.training.json_lines import JsonLines
 from flaxseg.training.monitor import Reading
@@ -26,6 +27,8 @@ from flaxseg.training.workdir import (
 
 TRAIN_COLUMNS = ("loss", "grad_norm", "lr")
 TRAIN_ACCURACY = "train_accuracy"
+TERM = "loss/"
+"""In front of the names of a loss's terms."""
 SCORE_COLUMNS = ("miou", "pixel_accuracy", "mean_accuracy")
 
 
@@ -78,9 +81,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return [row for row in rows if (row.get("step") or "").isdecimal()]
 
 
-def more_columns(config: TrainConfig) -> list[str]:
-    """The columns of metrics.csv that a run has asked for."""
-    return [TRAIN_ACCURACY] * config.train_accuracy + list(config.metrics)
+def more_columns(config: TrainConfig, terms: Sequence[str] = ()) -> list[str]:
+    """The columns of metrics.csv that a run has asked for, by `terms` of its loss as well."""
+    accuracy = [TRAIN_ACCURACY] * config.train_accuracy
+    return [TERM + name for name in terms] + accuracy + list(config.metrics)
 
 
 def _is_before(row: dict[str, str], step: int) -> bool:
@@ -101,6 +105,7 @@ class RunLog:
         start: int = 0,
         losses: Sequence[float] = (),
         accuracies: Sequence[float] = (),
+        terms: Mapping[str, Sequence[float]] = MappingProxyType({}),
         more: Sequence[str] = (),
         wandb: WandbLog | None = None,
     ):
@@ -114,6 +119,7 @@ class RunLog:
             start: number of updates at which the run starts or resumes.
             losses: of the steps since the last row, when it resumes.
             accuracies: of the same steps, if they are logged.
+            terms: of the loss in the same steps, by name, if they are logged.
             more: columns beside the usual ones.
             wandb: takes the numbers, too.
         """
@@ -121,6 +127,7 @@ class RunLog:
         self._workdir = workdir
         self._log_every, self._total = log_every, total_steps
         self.losses, self.accuracies = list(losses), list(accuracies)
+        self.terms = {name: list(values) for name, values in terms.items()}
         self._file = MetricsFile(workdir / METRICS_FILE, classes, start, more)
         self._lines = JsonLines(workdir / JSON_FILE, read_rows(self._file.path))
         self._wandb = wandb
@@ -139,10 +146,13 @@ class RunLog:
         self.losses.append(reading.loss)
         if reading.accuracy is not None:
             self.accuracies.append(reading.accuracy)
+        for name, value in reading.terms.items():
+            self.terms.setdefault(name, []).append(value)
         if reading.step % self._log_every and reading.step != self._total:
             return None
         loss = _emptied(self.losses)
         values = {"loss": loss, "grad_norm": reading.grad_norm, "lr": reading.lr}
+        values |= {TERM + name: _emptied(of) for name, of in self.terms.items() if of}
         if self.accuracies:
             values[TRAIN_ACCURACY] = _emptied(self.accuracies)
         self._write(reading.step, epoch, values)

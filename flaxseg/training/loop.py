@@ -8,23 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from rich.columns import Columns
 from rich.console import Console
-from rich.text import Text
 
 from flaxseg import distributed, native
-from flaxseg.errors import ConfigError, TrainingError
+from flaxseg.errors import ConfigError, FlaxsegError, TrainingError
 from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.metrics import scores_table
-from flaxseg.ops import rounding
 from flaxseg.pictures import contact_sheet, write_image
 from flaxseg.pictures.overlay import stretched
 from flaxseg.printed import print_line
 from flaxseg.training import processes, workdir
-from flaxseg.training.augment import mirror_hint
+from flaxseg.training.beginning import draw_beginning
 from flaxseg.training.checkpoints import Checkpoints, History, Snapshot
 from flaxseg.training.compile_cache import keep_programs
-from flaxseg.training.config import TrainConfig, flag, resolved, show
+from flaxseg.training.config import TrainConfig, resolved
+from flaxseg.training.ending import Ending, is_still_over
 from flaxseg.training.feed import Feed
 from flaxseg.training.interrupt import Stopped, StopSignal
 from flaxseg.training.logging import SCORE_COLUMNS, RunLog, more_columns
@@ -32,10 +30,12 @@ from flaxseg.training.monitor import Monitor, Reading
 from flaxseg.training.program import peak_memory
 from flaxseg.training.progress import TrainingProgress
 from flaxseg.training.resuming import find_changes, had_evaluation
+from flaxseg.training.runs.page import write_page
 from flaxseg.training.samples import SAMPLES_FILE, SampleFile
 from flaxseg.training.setup import Setup
 from flaxseg.training.start import Reader, Start
 from flaxseg.training.step import TrainState
+from flaxseg.training.told import farewell, print_settings, summary
 from flaxseg.training.wandb_log import WandbLog, check_wandb
 from flaxseg.training.workdir import FitResult
 
@@ -67,8 +67,8 @@ def fit(
     changed = workdir.check_workdir(config)
     check_wandb(config.wandb)
     result = workdir.read_result(config.directory)
-    if result is not None and not changed:
-        print_line(console, f"{config.directory} is finished: {_summary(result)}")
+    if result is not None and not changed and is_still_over(result.ended_by, config):
+        print_line(console, f"{config.directory} is finished: {summary(result)}")
         return result
     with StopSignal() as stop:
         setup = Setup.of(config)
@@ -81,14 +81,14 @@ def fit(
         stop.join(setup.mesh)
         notify = functools.partial(print_line, console)
         with processes.open_workdir(config, setup.mesh, notify):
-            _print_settings(setup, console)
+            print_settings(setup, console)
             folder = config.directory / workdir.CHECKPOINTS
             with Checkpoints(folder, setup.identity()) as checkpoints:
                 if stop.requested():
                     result = _untouched(config, checkpoints)
                 else:
                     result = _Run(setup, checkpoints, stop, console, start).train()
-    print_line(console, _farewell(result, stop))
+    print_line(console, farewell(result, stop.name))
     return result
 
 
@@ -111,7 +111,8 @@ class _Run:
         self.origin = workdir.read_origin(self.config) if distributed.is_first() else ()
         self._go_on(run)
         # The evaluation of a checkpoint's step is repeated: it cannot be known to be whole.
-        self.evaluates_again = had_evaluation(run, self.step)
+        self.evaluates_again = had_evaluation(run, self.step) or self.history.ended == self.step
+        self.ending = Ending(self.config, setup.mesh, setup.total_steps, self.history.seconds)
         self.feed = Feed(setup.datasets.train_batches, setup.mesh, self.position)
         self.monitor = Monitor()
         self.metrics: dict[str, float | None] = {}
@@ -124,7 +125,7 @@ class _Run:
             start=self.step,
             total=setup.total_steps,
             epochs=setup.epochs,
-            batch_size=self.config.batch_size,
+            batch_size=self.config.images_per_step,
         )
 
     def _open_log(self) -> RunLog:
@@ -136,7 +137,8 @@ class _Run:
             start=self.step,
             losses=self.history.losses,
             accuracies=self.history.accuracies,
-            more=more_columns(self.config),
+            terms=self.history.terms,
+            more=more_columns(self.config, self.setup.objective.terms),
             wandb=WandbLog.of(self.config),
         )
 
@@ -145,7 +147,8 @@ class _Run:
         return SampleFile(path, self.step) if distributed.is_first() else None
 
     def _begin(self, start: Start | None) -> Snapshot:
-        for line in start.report(self.setup.preprocess) if start else ():
+        lines = start.report(self.setup.preprocess) if start else []
+        for line in [*lines, *self.setup.frozen.warn(start.whole if start else ())]:
             self._notify(line)
         if start and distributed.is_first():
             workdir.write_origin(self.config, start.origin)
@@ -174,7 +177,9 @@ class _Run:
                 f"settings: the next learning rate is {rate:.3g}"
             )
         if any(change.scored for change in changes) and self.history.best_miou is not None:
-            self.history = dataclasses.replace(self.history, best_miou=None, best_step=None)
+            self.history = dataclasses.replace(
+                self.history, best_miou=None, best_step=None, waited=0
+            )
             self._notify("scores from before cannot be compared: the best model is chosen anew")
 
     def train(self) -> FitResult:
@@ -185,12 +190,17 @@ class _Run:
                 if self.evaluates_again or self._evaluation_is_due():
                     self._evaluate()
                 self.stop.check()
-                if self.step < end:
+                if self.step < end and not self.ending.by:
+                    if distributed.is_first():
+                        draw_beginning(
+                            self.config, self.setup.datasets, self.feed, self.step, self._notify
+                        )
                     self._notify(self.setup.program.summary())
                     self.progress.pause()
-                while self.step < end:
+                while self.step < end and not self.ending.by:
                     self.stop.check()
                     self._train_one()
+                    self.ending.check_clock(self.step)
                     if self.setup.calendar.ends_epoch(self.step) or self._checkpoint_is_due():
                         self._save()
                     if self.setup.calendar.ends_epoch(self.step):
@@ -201,6 +211,8 @@ class _Run:
                 pass
             self._save()
             self.checkpoints.wait()
+        if self.ending.by:
+            self._notify(self.ending.reason)
         return self._result()
 
     def _train_one(self) -> None:
@@ -227,6 +239,8 @@ class _Run:
             self.log.speed(self.progress.images_per_second, reading.step)
 
     def _checkpoint_is_due(self) -> bool:
+        if self.ending.by:
+            return True
         every = 60 * self.config.checkpoint_every
         return every == 0 or self.is_due(time.monotonic() - self.last_save >= every)
 
@@ -234,13 +248,21 @@ class _Run:
         # The state is saved only once its own step is known to be finite.
         self._record(self.monitor.flush())
         losses, accuracies = tuple(self.log.losses), tuple(self.log.accuracies)
-        self.history = dataclasses.replace(self.history, losses=losses, accuracies=accuracies)
+        terms = {name: tuple(values) for name, values in self.log.terms.items()}
+        self.history = dataclasses.replace(
+            self.history,
+            losses=losses,
+            accuracies=accuracies,
+            terms=terms,
+            ended=self.step if self.ending.by else None,
+            seconds=self.ending.seconds,
+        )
         if self.step > 0:
             self.checkpoints.save(self.step, self.state, self.position, self.history)
         self.last_save = time.monotonic()
 
     def _evaluation_is_due(self) -> bool:
-        return self.setup.calendar.wants_evaluation(self.step)
+        return bool(self.ending.by) or self.setup.calendar.wants_evaluation(self.step)
 
     def _evaluate(self) -> None:
         datasets, labels = self.setup.datasets, self.setup.datasets.val.labels
@@ -256,6 +278,7 @@ class _Run:
         self.console.print(scores_table(scores, labels))
         self._draw_overlays(predictions, epoch)
         self._keep_if_best(shown, self.metrics["miou"] or 0.0)
+        self.ending.check_scores(self.step, self.history.waited, self.history.best_step)
         self.progress.pause()
 
     def _examples(self) -> list[int]:
@@ -280,9 +303,13 @@ class _Run:
         write_image(folder / f"epoch_{epoch:03d}.png", sheet)
 
     def _keep_if_best(self, shown: TrainState, miou: float) -> None:
-        if self.history.best_miou is not None and miou <= self.history.best_miou:
+        best, waited = self.history.best_miou, self.history.waited
+        if best is not None and miou <= best:
+            self.history = dataclasses.replace(self.history, waited=waited + 1)
             return
-        self.history = dataclasses.replace(self.history, best_miou=miou, best_step=self.step)
+        self.history = dataclasses.replace(
+            self.history, best_miou=miou, best_step=self.step, waited=0
+        )
         self.checkpoints.save_best(self.step, self.state, self.position, self.history)
         model = self.setup.model(shown)
         if not distributed.is_first():
@@ -298,7 +325,8 @@ class _Run:
 
     def _result(self) -> FitResult:
         # Evaluated at the last step: a stop request during that evaluation leaves it undone.
-        finished = self.step == self.setup.total_steps and self.stop.name is None
+        over = self.step == self.setup.total_steps or bool(self.ending.by)
+        finished = over and self.stop.name is None
         result = FitResult(
             best_miou=self.history.best_miou,
             best_step=self.history.best_step,
@@ -306,10 +334,20 @@ class _Run:
             metrics=self.metrics,
             workdir=self.config.directory,
             finished=finished,
+            ended_by=self.ending.by,
         )
-        if finished and distributed.is_first():
-            workdir.write_result(result)
+        if distributed.is_first():
+            self._write_page(result)
+            if finished:
+                workdir.write_result(result)
         return result
+
+    def _write_page(self, result: FitResult) -> None:
+        labels, total = self.setup.datasets.val.labels, self.setup.total_steps
+        try:
+            write_page(self.config, labels, result, total)
+        except (FlaxsegError, OSError) as error:  # No reason to lose a run.
+            self._notify(f"{workdir.PAGE_FILE} is left out: {error}")
 
     def _not_finite(self, reading: Reading) -> TrainingError:
         self.checkpoints.wait()
@@ -341,67 +379,10 @@ def _read_start(setup: Setup, reader: Reader | None) -> Start | None:
         return None
     if reader is None:
         raise ConfigError("--init needs something that reads it: fit(reader=convert.start_from)")
-    return reader(setup.config.init, setup.model_config)
-
-
-def _print_settings(setup: Setup, console: Console) -> None:
-    values = dataclasses.asdict(setup.config)
-    flags = [
-        f"{flag(key)} {show(value)}" for key, value in values.items() if value not in (None, ())
-    ]
-    sizes = f"{len(setup.datasets.train)} training and {len(setup.datasets.val)} validation images"
-    devices = _devices(setup)
-    steps = f"{setup.total_steps} steps ({setup.datasets.steps_per_epoch} per epoch)"
-    console.print(Columns(map(Text, flags), padding=(0, 3)))
-    print_line(console, f"{sizes}, {devices}, {steps}")
-    rounded = _rounding(setup.config, setup.mesh.devices.flat[0].platform)
-    for line in [*rounded, *setup.datasets.notes()]:
-        print_line(console, line)
-    mirrored = mirror_hint(setup.config, setup.datasets.train.labels)
-    if mirrored:
-        print_line(console, mirrored)
-    # It writes a file, too.
-    for line in setup.datasets.list_skipped(setup.config) if distributed.is_first() else ():
-        print_line(console, line)
-
-
-def _rounding(config: TrainConfig, platform: str) -> list[str]:
-    """What the training loses for its speed."""
-    rounded = rounding(platform, config.dtype, config.matmul_precision)
-    if rounded is None:
-        return []
-    return [
-        f"the training step rounds the operands of float32 products to {rounded}, evaluations do "
-        "not; --matmul-precision highest multiplies float32 itself"
-    ]
-
-
-def _devices(setup: Setup) -> str:
-    text = f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}"
-    if setup.config.fsdp > 1:
-        text += " (" + " x ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items()) + ")"
-    count = distributed.count()
-    return text if count == 1 else f"{text} in {count} processes"
+    return reader(setup.config.init, setup.model_config, setup.datasets.train.labels)
 
 
 def _untouched(config: TrainConfig, checkpoints: Checkpoints) -> FitResult:
     """How a run ends that was stopped before it went on."""
     step = checkpoints.latest_step or 0
     return FitResult(None, None, step, {}, config.directory, finished=False)
-
-
-def _summary(result: FitResult) -> str:
-    if result.best_miou is None:
-        return f"step {result.step}, not evaluated yet"
-    best = f"best mIoU {result.best_miou:.4f} at step {result.best_step} of {result.step}"
-    return f"{best}; model in {result.workdir / MODEL_FOLDER}"
-
-
-def _farewell(result: FitResult, stop: StopSignal) -> str:
-    if result.finished:
-        return f"done: {_summary(result)}"
-    reason = stop.name or "--max-steps"
-    return (
-        f"stopped by {reason} after step {result.step}, saved in {result.workdir}: the same "
-        "command continues"
-    )

@@ -1,6 +1,8 @@
 """Reads what the steps report without making the device wait."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -19,6 +21,7 @@ class Reading(NamedTuple):
         lr: learning rate of the update.
         index: positions of the batch's examples in the source, (B,).
         accuracy: share of all pixels predicted right before the update; None where not asked for.
+        terms: what the loss is the sum of, by name; empty where it is one thing.
     """
 
     step: int
@@ -27,6 +30,7 @@ class Reading(NamedTuple):
     lr: float
     index: np.ndarray
     accuracy: float | None = None
+    terms: Mapping[str, float] = MappingProxyType({})
 
     @property
     def finite(self) -> bool:
@@ -55,4 +59,5 @@ class Monitor:
         values = jax.device_get(metrics)
         right = None if values.accuracy is None else float(values.accuracy)
         numbers = float(values.loss), float(values.grad_norm), float(values.lr)
-        return Reading(step, *numbers, index, right)
+        terms = {name: float(value) for name, value in (values.terms or {}).items()}
+        return Reading(step, *numbers, index, right, terms)

@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from jax.sharding import Mesh
 from rich.console import Console
@@ -87,6 +88,7 @@ class NoLog:
 
     losses: Sequence[float] = ()
     accuracies: Sequence[float] = ()
+    terms: Mapping[str, Sequence[float]] = MappingProxyType({})
 
     def __enter__(self) -> "NoLog":
         return self

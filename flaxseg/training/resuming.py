@@ -75,7 +75,7 @@ class Calendar:
     @classmethod
     def of(cls, config: TrainConfig, training_images: int) -> "Calendar":
         """That of a run with this number of images."""
-        steps = max(training_images // config.batch_size, 1)
+        steps = max(training_images // config.images_per_step, 1)
         return cls(steps, config.steps or config.epochs * steps, config.eval_every)
 
     def epoch(self, step: int) -> int:

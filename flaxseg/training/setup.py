@@ -82,13 +82,13 @@ def open_datasets(config: TrainConfig) -> Datasets:
     train_batches = data.train_loader(
         data.KeptExamples(train, config.keep_decoded * 2**30),
         make_transform(config, train),
-        batch_size=config.batch_size,
+        batch_size=config.images_per_step,
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_threads=config.loader_threads,
     )
-    eval_batch_size = config.eval_batch_size or config.batch_size
+    eval_batch_size = config.eval_batch_size or config.images_per_step
     return Datasets(
         train,
         val,
@@ -101,13 +101,18 @@ def open_datasets(config: TrainConfig) -> Datasets:
             few_programs=config.eval_canvas or config.eval_window is not None,
         ),
         evaluate,
-        data.steps_per_epoch(train, config.batch_size),
+        data.steps_per_epoch(train, config.images_per_step),
         report,
     )
 
 
-def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, Statistics | None]:
-    source = data.open_run_source(
+def open_source(config: TrainConfig, split: str) -> data.Source:
+    """A split of a run, of which no label has been checked.
+
+    Raises:
+        DataError: a folder or file that does not fit.
+    """
+    return data.open_run_source(
         config.data,
         split,
         data_dir=config.data_dir,
@@ -117,6 +122,10 @@ def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, Statistic
         missing_mask=config.missing_mask,
         max_pixels=config.max_pixels,
     )
+
+
+def _open_split(config: TrainConfig, split: str) -> tuple[data.Source, Statistics | None]:
+    source = open_source(config, split)
     return source, data.count_labels(source) if config.check_labels else None
 
 
@@ -171,6 +180,7 @@ class Setup(Blueprint):
             "optimizer": self.config.optimizer,
             "momentum": self.config.momentum,
             "weight_decay": self.config.weight_decay,
+            "frozen": sorted(self.frozen.keys) or None,
             "average": type(self.averaging).__name__ if self.averaging else None,
             **self.objective.identity(),
             "settings": self.config.to_json(),

@@ -1,6 +1,7 @@
 """One optimiser step as a pure function, and its compiled form on a mesh."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import replicated, split_batch
 from flaxseg.training.accumulate import Seen, accumulate
 from flaxseg.training.averaging import Averaging, advance
-from flaxseg.training.losses import NetworkLoss, labelled_pixels, segmentation_loss
+from flaxseg.training.freezing import NOTHING, Frozen
+from flaxseg.training.losses import NetworkLoss, added, labelled_pixels, loss_terms
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +30,7 @@ class TrainState:
         step: number of updates made, int32 scalar.
         params: the model's nnx.Param variables.
         stats: the model's nnx.BatchStat variables.
-        opt_state: the optimiser's state.
+        opt_state: the optimiser's state, of the weights that learn.
         average: averages of params and stats, as (params, stats); None if the run has none.
     """
 
@@ -44,28 +46,34 @@ class StepMetrics(NamedTuple):
 
     Attributes:
         loss: total loss before the update.
-        grad_norm: Euclidean norm of the whole gradient.
+        grad_norm: Euclidean norm of the whole gradient, of the weights that learn.
         lr: learning rate of the update.
         accuracy: share of all pixels predicted right before the update; None where not asked for.
+        terms: what the loss is the sum of, by name; None where it is one thing.
     """
 
     loss: jax.Array
     grad_norm: jax.Array
     lr: jax.Array
     accuracy: jax.Array | None = None
+    terms: dict[str, jax.Array] | None = None
 
 
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]
 
 
 def init_state(
-    model: nnx.Module, tx: optax.GradientTransformation, averaging: Averaging | None = None
+    model: nnx.Module,
+    tx: optax.GradientTransformation,
+    averaging: Averaging | None = None,
+    frozen: Frozen = NOTHING,
 ) -> TrainState:
     """The state before the first step, with the model's own variables in it."""
     _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
     # Copies, as no buffer can be donated twice.
     average = jax.tree.map(jnp.copy, (params, stats)) if averaging else None
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, tx.init(params), average)
+    opt_state = tx.init(frozen.split(params)[0])
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state, average)
 
 
 def make_train_step(
@@ -77,12 +85,13 @@ def make_train_step(
     seed: int = 0,
     aux_weights: Sequence[float] = (),
     gather: Callable[[nnx.State], nnx.State] | None = None,
-    loss: NetworkLoss = segmentation_loss,
+    loss: NetworkLoss = loss_terms,
     accumulate_parts: int = 1,
     weigh: Callable[[Output, jax.Array], jax.Array] = labelled_pixels,
     averaging: Averaging | None = None,
     accuracy: bool = False,
     matmul_precision: Precision | None = None,
+    frozen: Frozen = NOTHING,
 ) -> Step:
     """Makes the pure step function `(state, image, label) -> (state, metrics)`.
 
@@ -91,25 +100,28 @@ def make_train_step(
 
     Args:
         graphdef: of the model in train mode, as nnx.split gives it.
-        tx: optimiser.
+        tx: optimiser of the weights that learn.
         schedule: learning rate by number of updates, for the metrics.
         preprocess: from image bytes (B, H, W, 3) to the model's input.
         seed: of dropout.
         aux_weights: weight of each auxiliary head's loss; none switches the heads off.
-        gather: makes the parameters whole where they are split over devices.
-        loss: of the network's output, the labels and these weights.
+        gather: makes the parameters that learn whole where they are split over devices, and the
+            frozen ones, to which no gradient comes back.
+        loss: terms of the network's output, the labels and these weights; their sum is minimised.
         accumulate_parts: into how many parts each batch is divided.
         weigh: what the loss of a part is a mean over, of the output and the labels.
         averaging: how the state's average follows the weights.
         accuracy: whether the metrics tell how many pixels were predicted right.
         matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`. None:
             the model's own.
+        frozen: the weights that stay as they are.
     """
 
-    def loss_of(params, stats, image, labels, key):
+    def loss_of(still, learning, stats, image, labels, key):
         # Inside the gradient's trace only variables made there may change: hence the copy, and
         # the random streams made from the key here.
-        params = gather(params) if gather else params
+        parts = (gather(learning), gather(still)) if gather else (learning, still)
+        params = nnx.merge_state(*parts)
         model = nnx.merge(graphdef, params, stats, copy=True)
         if matmul_precision is not None:
             model = with_precision(model, matmul_precision)
@@ -120,21 +132,23 @@ def make_train_step(
         interpolation = {} if corners is None else {"align_corners": corners}
         rngs = nnx.Rngs(dropout=key)
         output = model(preprocess(image), aux=bool(aux_weights), rngs=rngs, **small)
-        value = loss(output, labels, aux_weights, **interpolation)
+        terms = loss(output, labels, aux_weights, **interpolation)
         hits = _hits(output, labels, **interpolation) if accuracy else None
-        seen = Seen(weigh(output, labels), hits)
-        return value, (nnx.state(model, nnx.BatchStat), seen)
-
-    gradient = accumulate(jax.value_and_grad(loss_of, has_aux=True), accumulate_parts)
+        seen = Seen(weigh(output, labels), hits, terms if len(terms) > 1 else None)
+        return added(terms.values()), (nnx.state(model, nnx.BatchStat), seen)
 
     def step(state: TrainState, image: jax.Array, label: jax.Array):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (value, (stats, seen)), grads = gradient(state.params, state.stats, image, label, key)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        learning, still = frozen.split(state.params)
+        gradient = jax.value_and_grad(functools.partial(loss_of, still), has_aux=True)
+        gradient = accumulate(gradient, accumulate_parts)
+        (value, (stats, seen)), grads = gradient(learning, state.stats, image, label, key)
+        updates, opt_state = tx.update(grads, state.opt_state, learning)
+        learned: Any = optax.apply_updates(learning, updates)
+        params = nnx.merge_state(learned, still)
         lr = jnp.asarray(schedule(state.step))
         right = None if seen.hits is None else seen.hits / label.size
-        metrics = StepMetrics(value, optax.tree.norm(grads), lr, right)
+        metrics = StepMetrics(value, optax.tree.norm(grads), lr, right, seen.terms)
         done, average = state.step + 1, state.average
         if averaging is not None:
             average = advance(average, (params, stats), averaging.share(done))

@@ -22,6 +22,9 @@ METRICS_FILE = "metrics.csv"
 JSON_FILE = "metrics.jsonl"
 CONFUSION_FILE = "confusion.png"
 CURVES_FILE = "curves.png"
+TRAIN_BATCH_FILE = "train_batch.png"
+LABELS_FILE = "labels.png"
+PAGE_FILE = "report.html"
 CHECKPOINTS = "checkpoints"
 OVERLAYS = "overlays"
 TENSORBOARD = "tensorboard"
@@ -42,6 +45,7 @@ class FitResult:
         metrics: scores of the last evaluation (miou, pixel_accuracy, mean_accuracy).
         workdir: folder with everything the run wrote.
         finished: False if a signal or `max_steps` ended it early.
+        ended_by: setting that ended it before its last step, and its value; empty if none did.
     """
 
     best_miou: float | None
@@ -50,6 +54,7 @@ class FitResult:
     metrics: dict[str, float | None]
     workdir: Path
     finished: bool
+    ended_by: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def check_workdir(config: TrainConfig) -> bool:
@@ -141,6 +146,8 @@ def record_changes(config: TrainConfig, step: int, changes: Collection[Change]) 
     an unfinished run of its own.
     """
     (config.directory / RESULT_FILE).unlink(missing_ok=True)
+    for name in (TRAIN_BATCH_FILE, LABELS_FILE) if changes else ():
+        (config.directory / name).unlink(missing_ok=True)  # they are drawn anew
     write_history(config.directory, step, changes)
     _write_config(config)
 

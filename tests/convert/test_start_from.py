@@ -9,6 +9,7 @@ from convert.parity.runs import random_state
 from convert.start import resize_table
 from flaxseg import models, native
 from flaxseg.errors import CheckpointError
+from flaxseg.labels import LabelSet
 from flaxseg.preprocess import Preprocess
 
 
@@ -55,6 +56,70 @@ def test_model_directory_and_work_directory(tmp_path):
         assert start.preprocess == bgr and start.report(bgr) == start.lines
         told = start.report(Preprocess(mean=(0.5, 0.5, 0.5)))[-1]
         assert "--mean 0.485 0.456 0.406 --channels bgr, those of this run --mean 0.5" in told
+
+
+def named(*names: str) -> LabelSet:
+    return LabelSet("named", names, LabelSet.generic(len(names)).palette)
+
+
+BLOCKS = {"bisenetv2": 1, "ccnet_r50": 1, "vitseg": 64}
+"""Rows of a classifier that each class has."""
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_classes_of_the_same_name_keep_their_rows(name, tmp_path):
+    config, block = small_config(name), BLOCKS[name]
+    names = [f"thing {i}" for i in range(config.num_classes)]
+    names[1], names[3] = "Side-Walk", "tree, plant"
+    model = random_model(config)
+    native.save(model, tmp_path / "model", labels=named(*names))
+    labels = named("tree", "water", "side walk")
+    start = convert.start_from(str(tmp_path / "model"), other_classes(config, 3), labels)
+    assert "2 of 3 classes taken over by name: tree, side walk" in start.lines
+    assert "random numbers for water" in start.lines
+    assert not any(line.startswith("random numbers in ") for line in start.lines)
+    state = native.state_dict(model)
+    heads = ("head", "aux_head")
+    classifiers = {key for key in state if key.startswith(heads) and key in start.known}
+    assert classifiers == start.known.keys() and len(classifiers) >= 2
+    for key in classifiers:
+        array, known = start.arrays[key], start.known[key]
+        tree, water, walk = np.split(array, 3)
+        np.testing.assert_array_equal(tree, state[key][3 * block : 4 * block])
+        np.testing.assert_array_equal(walk, state[key][block : 2 * block])
+        assert not water.any() and [part.all() for part in np.split(known, 3)] == [1, 0, 1]
+        assert not np.split(known, 3)[1].any()
+    assert same_tensors(start._replace(arrays={k: start.arrays[k] for k in start.whole}), model)
+
+
+def test_classes_in_another_order_are_not_mixed_up(tmp_path):
+    model = random_model(other_classes(small_config("vitseg"), 3))
+    native.save(model, tmp_path / "model", labels=named("a", "b", "c"))
+    start = convert.start_from(str(tmp_path / "model"), model.config, named("c", "a", "b"))
+    rows = np.split(native.state_dict(model)["head.weight"], 3)
+    np.testing.assert_array_equal(start.arrays["head.weight"], np.concatenate(rows[2:] + rows[:2]))
+    assert "3 of 3 classes taken over by name: c, a, b" in start.lines
+    for other in (named("A", "b", "C"), named("x", "y", "z"), LabelSet.generic(3), None):
+        start = convert.start_from(str(tmp_path / "model"), model.config, other)
+        assert same_tensors(start, model) == set() and not start.known
+
+
+def test_names_in_a_file_of_mmsegmentation(tmp_path):
+    model = random_model(other_classes(small_config("ccnet_r50"), 3))
+    layout = convert.load_format("mmseg", "ccnet")
+    meta = {"CLASSES": ["road", "sky", "car"], "PALETTE": [[0, 0, 0]] * 3}
+    convert.write(tmp_path / "a.pth", layout.export_state(model), wrapper=layout.wrapper, meta=meta)
+    labels = named("sky", "car")
+    start = convert.start_from(str(tmp_path / "a.pth"), other_classes(model.config, 2), labels)
+    assert "2 of 2 classes taken over by name: sky, car" in start.lines
+    wanted = native.state_dict(model)["aux_head.classifier.weight"][1:]
+    np.testing.assert_array_equal(start.arrays["aux_head.classifier.weight"], wanted)
+
+
+def test_a_run_without_a_model(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="has no model yet: a run writes it at its first ev"):
+        convert.start_from(str(tmp_path), small_config("vitseg"))
 
 
 def test_auxiliary_heads_may_be_missing_or_too_many(tmp_path):

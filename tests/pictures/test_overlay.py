@@ -3,7 +3,15 @@ import pytest
 
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.labels import IGNORE, LabelSet
-from flaxseg.pictures import colorize, contact_sheet, example_sheet, overlay, with_legend
+from flaxseg.pictures import (
+    batch_sheet,
+    colorize,
+    contact_sheet,
+    example_sheet,
+    overlay,
+    with_legend,
+)
+from flaxseg.pictures.bars import Column, bar_sheet
 
 PALETTE = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
 LABELS = LabelSet("toys", ("car", "tree", "sky"), PALETTE)
@@ -153,3 +161,32 @@ def test_examples_of_many_sizes_fill_a_grid():
 def test_examples_without_captions_are_refused():
     with pytest.raises(DataError, match=r"found \[1, 1, 0\]"):
         example_sheet([np.zeros((2, 2, 3), np.uint8)], [np.zeros((2, 2))], LABELS, captions=[])
+
+
+@pytest.mark.parametrize("side", [16, 100, 512])
+def test_a_batch_is_shown_pixel_by_pixel_and_hatched_where_it_is_ignored(side):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    truths = np.zeros((1, side, side), np.uint8)
+    truths[:, :, side // 2 :] = IGNORE
+    sheet = batch_sheet(images, truths, LABELS, captions=["one"], title="a batch")
+    shown = max(256 // side, 1) * side if side <= 256 else 256
+    photo, blend = (sheet[48 : 48 + shown, left : left + shown] for left in (8, 16 + shown))
+    if side <= 256:
+        step = shown // side
+        np.testing.assert_array_equal(photo[::step, ::step], images[0])
+        known = overlay(images[0], truths[0], LABELS, 0.65)[:, : side // 2]
+        np.testing.assert_array_equal(blend[::step, ::step][:, : side // 2], known)
+    ignored = blend[:, shown // 2 :]
+    for color in ((0, 0, 0), (255, 255, 255)):
+        assert 0.2 < (ignored == color).all(-1).mean() < 0.3
+    assert has_color(sheet[-40:], PALETTE[0])
+
+
+def test_bars_are_as_long_as_their_numbers():
+    lengths = np.array([1.0, 0.25, 0.0])
+    sheet = bar_sheet(LABELS, [Column("share", lengths, ["all", "some", "none"])], ["a title"])
+    swatch = 15 * 15
+    for color, length in zip(PALETTE, lengths, strict=True):
+        area = (sheet == color).all(-1).sum() - swatch
+        assert abs(area - 260 * 15 * length) <= 0.02 * 260 * 15, color

@@ -38,3 +38,5 @@ def test_least_that_is_sent(params):
     assert least_sent(params, 1, 8) == 512 * 2 * 7 / 8 + 2048 * 7 / 8 * 2
     # Two such groups: parts of the split one are summed over them.
     assert least_sent(params, 2, 8) == 512 * 2 * 15 / 16 + 2048 * 7 / 8 * 2 + 256 * 2 / 2
+    # A frozen one is gathered, and has no gradient.
+    assert least_sent([], 2, 8, frozen=params) == 2048 * 7 / 8

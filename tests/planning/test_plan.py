@@ -165,16 +165,10 @@ def test_a_step_that_does_not_fit_is_a_result(message, monkeypatch, tmp_path, ca
     )
 
 
-def stretched(known, images, peak):
-    memory = dataclasses.replace(known.memory, temporaries=0)
-    memory = dataclasses.replace(memory, temporaries=peak - memory.peak)
-    return dataclasses.replace(known, batch_size=images * known.chips, memory=memory)
-
-
 @pytest.mark.parametrize("unit", [1, 4])
 @pytest.mark.parametrize("bend", [0, 5])
 @pytest.mark.parametrize("first", [None, 8, 48, 4096])
-def test_the_largest_batch_is_found_by_compiling(planned, unit, bend, first):
+def test_the_largest_batch_is_found_by_compiling(unit, bend, first):
     """Memory of 10 MB and 1 MB an image, less where it is short."""
     tried = []
 
@@ -183,13 +177,26 @@ def test_the_largest_batch_is_found_by_compiling(planned, unit, bend, first):
         peak = 10_000_000 + images * 1_000_000 - bend * (images > 40) * 1_000_000
         if peak > 57_500_000:
             raise DoesNotFit("", peak, 57_500_000)
-        return stretched(planned(1), images, peak)
+        return peak
 
     found = find_largest(attempt, unit, 57_500_000, first)
     expected = (47 + bend) // unit * unit
     assert (found.fits, found.too_large) == (expected, expected + unit)
     assert len(tried) <= 7 and len(set(tried)) == len(tried)
     assert found.sentence(unit) == f"largest batch a chip: {expected} fit, {expected + unit} do not"
+
+
+@pytest.mark.parametrize("most", [4, 24, 40])
+def test_no_larger_batch_than_makes_sense(most):
+    tried = []
+
+    def peak_of(images):
+        tried.append(images)
+        return 10_000 + images
+
+    found = find_largest(peak_of, 4, 20_000, first=4, most=most)
+    assert (found.fits, found.too_large, len(tried)) == (most, None, len(found.peaks))
+    assert max(tried) == most and len(tried) <= 3
 
 
 @pytest.mark.parametrize("asked", [2, None])

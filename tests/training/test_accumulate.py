@@ -11,7 +11,8 @@ from flaxseg.models import Output
 from flaxseg.ops import BatchNorm
 from flaxseg.preprocess import Preprocess
 from flaxseg.sharding import make_mesh, put_batch
-from flaxseg.training.losses import Objective, cross_entropy, segmentation_loss
+from flaxseg.training.freezing import NOTHING, Frozen
+from flaxseg.training.losses import Objective, Term, added, cross_entropy, dice, loss_terms
 from flaxseg.training.optim import make_optimizer
 from flaxseg.training.settings.loss import LossSettings
 from flaxseg.training.step import compile_step, init_state, make_train_step
@@ -47,7 +48,7 @@ def batch(size=8):
     return image, np.where(ignored, np.uint8(255), label)
 
 
-def run(parts, steps=3, devices=1, norm=False, read="loss", **objective):
+def run(parts, steps=3, devices=1, norm=False, read="loss", frozen=NOTHING, **objective):
     """The losses, or what else is to be read, of a few steps, and the state after them."""
     schedule = optax.constant_schedule(0.1)
     tx = make_optimizer("sgd", schedule, momentum=0.9, weight_decay=1e-3)
@@ -59,13 +60,15 @@ def run(parts, steps=3, devices=1, norm=False, read="loss", **objective):
         preprocess=Preprocess(),
         aux_weights=(0.4,),
         accumulate_parts=parts,
+        frozen=frozen,
         **objective,
     )
     mesh = make_mesh(jax.devices()[:devices])
-    compiled, state, losses = compile_step(step, mesh), init_state(model, tx), []
+    state, losses = init_state(model, tx, frozen=frozen), []
+    compiled = compile_step(step, mesh)
     for _ in range(steps):
         state, metrics = compiled(state, *put_batch(batch(), mesh))
-        losses.append(float(getattr(metrics, read)))
+        losses.append(jax.tree.map(float, getattr(metrics, read)))
     return losses, jax.device_get(state)
 
 
@@ -112,7 +115,7 @@ def test_norm_sees_the_parts(x64):
 def test_parts_weigh_what_their_mean_divides_by(fields, class_weights, x64):
     settings = LossSettings(**fields)
     main = partial(cross_entropy, weight=class_weights, average=settings.loss_average)
-    loss = partial(segmentation_loss, main=main)
+    loss = partial(loss_terms, main=(Term(1.0, main),))
     objective = Objective(loss, (0.4,), class_weights, settings)
     of_run = {"steps": 1, "loss": loss, "weigh": objective.weigh}
     (found,), state = run(4, **of_run)
@@ -120,3 +123,22 @@ def test_parts_weigh_what_their_mean_divides_by(fields, class_weights, x64):
     assert found == pytest.approx(expected, rel=1e-9)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("parts", "frozen"), [(1, NOTHING), (4, Frozen(frozenset({"hidden"})))])
+def test_terms_are_told_and_change_no_bit(parts, frozen, x64):
+    main = (Term(1.0, cross_entropy, "cross_entropy"), Term(0.3, dice, "dice"))
+    named = partial(loss_terms, main=main)
+
+    def nameless(*args, **options):
+        return {"all": added(named(*args, **options).values())}
+
+    losses, state = run(parts, loss=named, frozen=frozen)
+    told, _ = run(parts, loss=named, frozen=frozen, read="terms")
+    expected, untold = run(parts, loss=nameless, frozen=frozen)
+    assert losses == expected
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(untold), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for loss, terms in zip(losses, told, strict=True):
+        assert set(terms) == {"cross_entropy", "dice", "aux1"}
+        assert sum(terms.values()) == pytest.approx(loss, rel=1e-6)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+import convert
 from flaxseg import native
 from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.training import fit, loop
@@ -27,7 +28,12 @@ def by_key(setup, params, stats):
 
 @pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize(
-    "fields", [{"ema": 0.7}, {"swa_start": 1, "swa_lr": 0.01}], ids=["ema", "swa"]
+    "fields",
+    [
+        {"ema": 0.7, "freeze": ("patch_embed",), "layer_decay": 0.9},
+        {"swa_start": 1, "swa_lr": 0.01},
+    ],
+    ids=["ema", "swa"],
 )
 def test_average_is_evaluated_saved_and_resumed_bit_by_bit(
     fields, tiny_run, tmp_path, quiet, last_snapshot
@@ -51,10 +57,20 @@ def test_average_is_evaluated_saved_and_resumed_bit_by_bit(
     model = saved(whole)
     weights = [key for key in model if "running_" not in key]
     assert all(np.array_equal(model[key], averages[key]) for key in weights)
-    assert any(not np.array_equal(model[key], plain[key]) for key in weights)
+    unlike = {key for key in weights if not np.array_equal(model[key], plain[key])}
+    assert unlike and unlike.isdisjoint(setup.frozen.keys)
+    frozen = "frozen: 2 of 19 tensors" in quiet.export_text()
+    assert frozen == bool(setup.frozen.keys) == ("freeze" in fields)
     # EMA averages the statistics, too; SWA takes them anew from the training images.
     same = [np.array_equal(model[k], averages[k]) for k in model if "running_" in k]
     assert all(same) if "ema" in fields else not any(same)
+
+    # A run that starts from this one starts from the average.
+    start = convert.start_from(str(whole.directory), setup.model_config)
+    assert start.arrays.keys() == model.keys() and not start.known
+    assert all(np.array_equal(start.arrays[key], model[key]) for key in model)
+    flag = "--ema 0.7" if "ema" in fields else "--swa-start 1"
+    assert f"its weights with the best score, averaged by {flag}" in start.lines
 
 
 def test_state_without_average_holds_none(tiny_run):

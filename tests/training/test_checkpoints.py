@@ -202,5 +202,5 @@ def test_an_error_inside_is_not_masked_by_one_of_closing(tmp_path, monkeypatch):
 
 def test_history_is_plain_data():
     assert dataclasses.asdict(History()) == {
-        "best_miou": None, "best_step": None, "losses": (), "accuracies": (),
+        "best_miou": None, "best_step": None, "losses": (), "accuracies": (), "terms": {},
     }  # fmt: skip

@@ -42,7 +42,7 @@ def test_every_field_is_a_flag(tmp_path):
         "--interpolation nearest --color photometric --loader-threads 3 "
         "--keep-decoded 1.5 --mean 0 0.1 0.2 --std 1 2 3 --channels bgr "
         "--eval-batch-size 2 --eval-every 3 --log-every 4 --checkpoint-every 1 --seed 5 "
-        "--dtype bfloat16 --matmul-precision high --init I --devices 1 "
+        "--dtype bfloat16 --matmul-precision high --init I --freeze encoder --devices 1 "
         "--override channels=64 backbone.width=16 "
         "--nesterov --betas 0.8 0.9 --no-decay bias position --head-lr 10 "
         "--layer-decay 0.9 --clip-grad 1 --accumulate 2 --min-lr 0.01 --schedule-epochs 3 "
@@ -54,6 +54,7 @@ def test_every_field_is_a_flag(tmp_path):
         "--focal-gamma 3 --loss-per-image --loss-align-corners --wandb P "
         "--eval-base-size 9 8 --eval-multiple 4 --eval-window 4 4 --eval-stride 3 3 --eval-canvas "
         "--metrics soft_iou micro_iou:tree --train-accuracy "
+        "--patience 2 --hours 1.5 "
         "--max-steps 8 --allow-changes --flip-pairs a=b --log-samples --fsdp 2 --distributed off "
         "--coordinator h:1 --num-processes 2 --process-id 1"
     )

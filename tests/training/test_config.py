@@ -52,7 +52,7 @@ def test_fields_override_the_recipe():
         ({"lr": float("nan")}, "--lr is nan, it must be above 0"),
         ({"lr": "fast"}, "--lr is 'fast', it must be of type float"),
         ({"batch_size": 0}, "--batch-size is 0, it must be at least 1"),
-        ({"batch_size": 2.0}, "--batch-size is 2.0, it must be of type int"),
+        ({"batch_size": 2.0}, r"--batch-size is 2.0, it must be of type int \| 'auto'$"),
         ({"batch_size": True}, "--batch-size is True, it must be of type int"),
         ({"mean": (123.675, 116.28, 103.53)}, "--mean is 123.675 116.28 .*, .* from 0 to 1"),
         ({"channels": "brg"}, "--channels is 'brg', it must be one of .*; did you mean"),

@@ -67,6 +67,13 @@ def test_weights_from_elsewhere_take_their_places(setup):
     found = native.state_dict(run.model(state))
     for key, array in arrays.items():
         np.testing.assert_array_equal(found[key], array, err_msg=key)
+    rows = np.zeros((6 * 64, 64), bool)
+    rows[64:128] = True
+    wanted = np.where(rows, arrays["blocks.0.mlp.fc1.weight"][:1], found["head.weight"])
+    given = np.where(rows, wanted, 7.0)
+    state = run.init(Start({"head.weight": given}, [], known={"head.weight": rows}))
+    assert len(split_leaves(state)) == 3 * 3
+    np.testing.assert_array_equal(native.state_dict(run.model(state))["head.weight"], wanted)
     with pytest.raises(CheckpointError, match=r"1 unexpected: nothing; 1 of another shape: pos_em"):
         run.init(Start({"nothing": np.zeros(2), "pos_embed": np.zeros(3)}, []))
 

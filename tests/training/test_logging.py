@@ -7,13 +7,14 @@ import types
 import cv2
 import numpy as np
 import pytest
+from matplotlib import colormaps
 
 from flaxseg.errors import ConfigError
 from flaxseg.inference.metrics import Scores
+from flaxseg.report.confusion import draw_confusion
 from flaxseg.training import make_config
-from flaxseg.training.confusion import draw_confusion
 from flaxseg.training.curves import draw_curves
-from flaxseg.training.logging import MetricsFile, RunLog, read_rows
+from flaxseg.training.logging import MetricsFile, RunLog, more_columns, read_rows
 from flaxseg.training.monitor import Reading
 from flaxseg.training.wandb_log import WandbLog, check_wandb
 
@@ -61,6 +62,26 @@ def test_resumed_file_equals_the_uninterrupted_one(tmp_path):
     # Back to the checkpoint of step 3, saved before its evaluation, with one loss pending.
     run(parts, 4, 7, losses=(1 / 3,), evaluate_first=True)
     assert (parts / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+def test_terms_of_a_loss_have_columns_and_outlive_an_interruption(tmp_path):
+    def log(workdir, first, last, terms=None):
+        columns = more_columns(make_config(), ("dice",))
+        options = {"log_every": 2, "total_steps": 4, "more": columns, "terms": terms or {}}
+        losses = terms["dice"] if terms else ()
+        with RunLog(workdir, CLASSES, start=first - 1, losses=losses, **options) as run:
+            for step in range(first, last + 1):
+                run.step(reading(step)._replace(terms={"dice": 1 / step}), epoch=1)
+            return run.terms
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    log(whole, 1, 4)
+    log(parts, 4, 4, log(parts, 1, 3))
+    rows = read_rows(whole / "metrics.csv")
+    assert [row["loss/dice"] for row in rows] == [row["loss"] for row in rows]
+    for name in ("metrics.csv", "metrics.jsonl"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
 
 
 def test_absent_class_has_an_empty_cell(tmp_path):
@@ -188,15 +209,27 @@ def test_weights_and_biases_that_is_not_installed(monkeypatch):
         check_wandb("streets")
 
 
-def test_curves_are_a_picture_with_three_panels(tmp_path):
-    rows = [{"step": str(step), "loss": str(5 / step), "lr": "0.1"} for step in range(1, 9)]
-    rows += [{"step": "8", "loss": "", "lr": "", "miou": "0.4", "pixel_accuracy": "0.6"}]
-    draw_curves(rows, tmp_path / "curves.png", "a run")
-    picture = cv2.imread(str(tmp_path / "curves.png"))
-    assert picture.shape[1] > 2 * picture.shape[0]
-    dark_share = [(part.min(axis=-1) < 200).mean() for part in np.array_split(picture, 3, axis=1)]
-    assert all(0.01 < share < 0.3 for share in dark_share)
+def test_curves_show_every_column(tmp_path):
+    """Four panels, and below them a map with a row for each class."""
+    steps = range(1, 9)
+    rows = [{"step": str(step), "loss": str(5 / step), "grad_norm": "1"} for step in steps]
+    rows = [row | {"lr": "0.1", "loss/dice": "0.5"} for row in rows]
+    scores = {"miou": "0.4", "soft_iou": "0.6", "iou/sky": "1", "iou/road": "0", "iou/$car$": ""}
+    drawn = {}
+    for name, shown in {"steps": rows, "all": [*rows, {"step": "8", "loss": "", **scores}]}.items():
+        draw_curves(shown, tmp_path / "curves.png", "a run")
+        drawn[name] = cv2.imread(str(tmp_path / "curves.png"))
+    for part in np.array_split(drawn["steps"], 4, axis=1):
+        assert 0.01 < (part.min(axis=-1) < 200).mean() < 0.3
+    below = drawn["all"][len(drawn["steps"]) :]
+    dark, pale, grey = ((255 * np.array(color)[::-1]).round() for color in _MAP)
+    row = 0.17 * 110 * 0.8 * below.shape[1]  # of three classes
+    for color in (dark, pale, grey):
+        assert (np.abs(below - color).max(-1) < 2).sum() > row, color
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+
+
+_MAP = (colormaps["Blues"](1.0)[:3], colormaps["Blues"](0.0)[:3], (0.85, 0.85, 0.85))
 
 
 def test_curves_without_any_row(tmp_path):

@@ -4,16 +4,21 @@ import os
 import re
 import signal
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
 from flaxseg import native
+from flaxseg.data.shapes import LABELS
 from flaxseg.errors import CheckpointError, ConfigError, TrainingError
+from flaxseg.labels import IGNORE
 from flaxseg.model_dir import read_header
+from flaxseg.pictures import overlay
 from flaxseg.preprocess import Preprocess
 from flaxseg.training import fit, loop
 from flaxseg.training.feed import Feed
+from flaxseg.training.program import StepProgram
 from flaxseg.training.workdir import CHECKPOINTS
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -35,6 +40,13 @@ def uninterrupted(whole, small_run, quiet):
     return config
 
 
+def page_of(config):
+    """The page of a run, but for the name of its folder, which stands in some pictures, too."""
+    text = (config.directory / "report.html").read_text()
+    text = re.sub(r"data:image/png[^\"]+", "", text)
+    return text.replace(str(config.directory), "FOLDER")
+
+
 @pytest.fixture
 def assert_same_end(uninterrupted, last_snapshot):
     """Compares a finished run with the uninterrupted one, bit by bit."""
@@ -45,9 +57,11 @@ def assert_same_end(uninterrupted, last_snapshot):
             np.testing.assert_array_equal(a, b)
         assert ours.position == theirs.position
         assert ours.history == theirs.history
-        for name in ("metrics.csv", "metrics.jsonl", "result.json", "model/model.safetensors"):
+        files = ("metrics.csv", "metrics.jsonl", "result.json", "model/model.safetensors")
+        for name in (*files, "train_batch.png", "labels.png"):
             same = (config.directory / name, uninterrupted.directory / name)
             assert same[0].read_bytes() == same[1].read_bytes(), name
+        assert page_of(config) == page_of(uninterrupted)
 
     return compare
 
@@ -65,7 +79,8 @@ def test_leaves_a_self_describing_directory(uninterrupted):
     names = {path.name for path in directory.iterdir()}
     assert names == {
         "config.json", "checkpoints", "metrics.csv", "metrics.jsonl", "tensorboard", "curves.png",
-        "confusion.png", "overlays", "model", "result.json",
+        "confusion.png", "overlays", "model", "result.json", "train_batch.png", "labels.png",
+        "report.html",
     }  # fmt: skip
     assert json.loads((directory / "config.json").read_text()) == uninterrupted.to_json()
     assert sorted(p.name for p in (directory / "overlays").iterdir()) == [
@@ -162,9 +177,34 @@ def test_other_images_are_another_run(small_run, tmp_path, setups, quiet, last_s
         last_snapshot(dataclasses.replace(config, limit=19))
 
 
-def test_stopped_and_resumed_ends_equal(small_run, tmp_path, quiet, assert_same_end):
+@pytest.fixture
+def handed(monkeypatch):
+    """Keeps the pictures and label maps of every step, as they are handed to it."""
+    call, batches = StepProgram.__call__, []
+
+    def keep(self, state, image, label):
+        batches.append((np.asarray(image), np.asarray(label)))
+        return call(self, state, image, label)
+
+    monkeypatch.setattr(StepProgram, "__call__", keep)
+    return batches
+
+
+def assert_shows(path, images, truths):
+    """Whether train_batch.png has the pixels of a batch of 8, enlarged 8 times, in 2 columns."""
+    sheet = cv2.imread(str(path))[..., ::-1]
+    for i, (image, truth) in enumerate(zip(images, truths, strict=True)):
+        top, left = 48 + i // 2 * 288, 8 + i % 2 * 528
+        photo, blend = (sheet[top : top + 256, x : x + 256] for x in (left, left + 264))
+        np.testing.assert_array_equal(photo[::8, ::8], image)
+        known, expected = truth != IGNORE, overlay(image, truth, LABELS, 0.65)
+        np.testing.assert_array_equal(blend[::8, ::8][known], expected[known])
+
+
+def test_stopped_and_resumed_ends_equal(small_run, tmp_path, quiet, assert_same_end, handed):
     for steps in (3, 4):
         result = fit(small_run(workdir=str(tmp_path), max_steps=steps), quiet)
+        assert_shows(tmp_path / "train_batch.png", *handed[0])
         assert not result.finished and result.step == steps
         assert "the same command continues" in " ".join(quiet.export_text().split())
     assert fit(small_run(workdir=str(tmp_path)), quiet).finished

@@ -29,6 +29,11 @@ def objective(aux=(), **fields):
     return Objective.of(config, labels=LABELS, aux_weights=aux, count=lambda: REPORT)
 
 
+def total(made, *inputs):
+    """What the objective minimises."""
+    return float(losses.added(made.loss(*inputs).values()))
+
+
 @pytest.fixture
 def output():
     rng = np.random.default_rng(0)
@@ -46,7 +51,7 @@ def test_the_default_is_the_cross_entropy_of_before(output, labels):
     made = objective(aux=(0.4,))
     expected = losses.segmentation_loss(output, labels, (0.4,))
     assert made.aux_weights == (0.4,)
-    assert float(made.loss(output, labels, (0.4,))) == float(expected)
+    assert total(made, output, labels, (0.4,)) == float(expected)
     assert made.identity() == {}
     assert float(losses.labelled_pixels(output, labels)) == (np.asarray(labels) != 255).sum()
 
@@ -66,7 +71,9 @@ def test_losses_are_combined_by_name_and_weight(output, labels):
         + 2 * losses.lovasz_softmax(logits, labels, per_image=True)
         + 0.25 * losses.iou(logits, labels)
     )
-    assert float(made.loss(Output(logits, ()), labels, ())) == pytest.approx(float(expected), 1e-6)
+    terms = made.loss(Output(logits, ()), labels, ())
+    assert tuple(terms) == made.terms == ("cross_entropy", "focal", "dice", "lovasz", "iou")
+    assert total(made, Output(logits, ()), labels, ()) == pytest.approx(float(expected), 1e-6)
 
 
 def test_auxiliary_heads_may_have_their_own_loss(output, labels):
@@ -82,9 +89,8 @@ def test_auxiliary_heads_may_have_their_own_loss(output, labels):
         output, labels, (0.7,), **plain,
         main=lambda *args, **kw: losses.ohem_mmseg(*args, threshold=0.5, min_kept=4, **kw),
     )  # fmt: skip
-    assert float(made.loss(output, labels, made.aux_weights)) == pytest.approx(
-        float(expected), 1e-6
-    )
+    assert total(made, output, labels, made.aux_weights) == pytest.approx(float(expected), 1e-6)
+    assert made.terms == ("ohem_mmseg", "aux1")
 
 
 @pytest.mark.parametrize(

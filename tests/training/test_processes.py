@@ -67,6 +67,7 @@ def config(tmp_path):
         image_size=(16, 16),
         eval_size=(16, 16),
         checkpoint_every=0.0,
+        hours=24.0,
         workdir=str(tmp_path / "run"),
     )
 

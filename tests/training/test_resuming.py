@@ -29,7 +29,7 @@ DECIDED = {
     "free": """workdir allow_changes data_dir recipe config log_every checkpoint_every compile_cache
         cache_dir max_steps log_samples on_bad_sample check_labels loader_threads keep_decoded
         max_pixels eval_every eval_canvas eval_batch_size metrics train_accuracy wandb devices fsdp
-        distributed coordinator num_processes process_id""",
+        distributed coordinator num_processes process_id patience hours""",
     "free, but scores begin anew": "eval_size eval_base_size eval_multiple eval_window eval_stride",
     "allowed": """epochs steps seed dtype matmul_precision limit missing_mask batch_size image_size
         resize scale
@@ -41,7 +41,7 @@ DECIDED = {
         warmup_epochs warmup_steps warmup_ratio after_warmup step_size milestones gamma power
         swa_lr""",
     "allowed, but scores begin anew": "data interpolation",
-    "fixed": """model override init optimizer momentum weight_decay clip_grad ema swa_start
+    "fixed": """model override init freeze optimizer momentum weight_decay clip_grad ema swa_start
         swa_every""",
 }
 
@@ -165,6 +165,7 @@ def test_other_scores_begin_anew(tiny_run, tmp_path, quiet, last_snapshot):
         ({}, {"clip_grad": 1.0}),
         ({}, {"override": ("depth=2",)}),
         ({}, {"init": "other.pth"}),
+        ({}, {"freeze": ("encoder",)}),
         ({}, {"ema": 0.9}),
         ({"swa_start": 1}, {"batch_size": 4}),
         ({"swa_start": 1}, {"swa_start": 2}),

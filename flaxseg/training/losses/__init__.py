@@ -8,8 +8,10 @@ are finite for finite scores, without any labelled pixel 0.
 
 from flaxseg.training.losses.combined import NetworkLoss as NetworkLoss
 from flaxseg.training.losses.combined import Term as Term
+from flaxseg.training.losses.combined import added as added
 from flaxseg.training.losses.combined import combine as combine
 from flaxseg.training.losses.combined import labelled_pixels as labelled_pixels
+from flaxseg.training.losses.combined import loss_terms as loss_terms
 from flaxseg.training.losses.combined import segmentation_loss as segmentation_loss
 from flaxseg.training.losses.cross_entropy import cross_entropy as cross_entropy
 from flaxseg.training.losses.dice import dice as dice

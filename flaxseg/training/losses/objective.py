@@ -20,7 +20,8 @@ from flaxseg.training.losses.combined import (
     Term,
     combine,
     labelled_pixels,
-    segmentation_loss,
+    loss_terms,
+    term_names,
 )
 from flaxseg.training.losses.cross_entropy import cross_entropy
 from flaxseg.training.losses.dice import dice
@@ -36,16 +37,18 @@ class Objective:
     """What a run minimises.
 
     Attributes:
-        loss: the loss of the network's output.
+        loss: terms of the network's output, whose sum is minimised.
         aux_weights: weight of each auxiliary head; none if the heads are not trained.
         class_weights: weight of each class (K,), where the classes are weighted.
         settings: what it was built from.
+        terms: names of the terms, if there are several.
     """
 
     loss: NetworkLoss
     aux_weights: tuple[float, ...]
     class_weights: np.ndarray | None
     settings: LossSettings
+    terms: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -74,12 +77,12 @@ class Objective:
                 "another --model"
             )
         weights = class_weights(settings.class_weights, labels, count)
-        main = _head_loss(settings, settings.loss, weights)
-        aux = _head_loss(settings, settings.aux_loss, weights) if settings.aux_loss else None
-        loss = functools.partial(
-            segmentation_loss, main=main, aux=aux, align_corners=settings.loss_align_corners
-        )
-        return cls(loss, heads, weights, settings)
+        main = _head_terms(settings, settings.loss, weights)
+        aux = _head_terms(settings, settings.aux_loss, weights) if settings.aux_loss else main
+        corners = settings.loss_align_corners
+        loss = functools.partial(loss_terms, main=main, aux=combine(aux), align_corners=corners)
+        names = term_names(main, heads)
+        return cls(loss, heads, weights, settings, tuple(names) if len(names) > 1 else ())
 
     def weigh(self, output: Output, labels: jax.Array) -> jax.Array:
         """What a mean over the pixels of a part of a batch divides by, float32: the part's weight.
@@ -124,9 +127,9 @@ def _aux_weights(given: tuple[float, ...], own: tuple[float, ...]) -> tuple[floa
     return weights if any(weights) else ()
 
 
-def _head_loss(
+def _head_terms(
     settings: LossSettings, texts: tuple[str, ...], weight: np.ndarray | None
-) -> HeadLoss:
+) -> list[Term]:
     pixelwise: dict[str, Any] = {"weight": weight}
     smooth = pixelwise | {"label_smoothing": settings.label_smoothing}
     average = {"average": settings.loss_average}
@@ -144,4 +147,4 @@ def _head_loss(
         "iou": iou,
     }
     terms = parse_terms("--loss", texts)
-    return combine([Term(weight, losses[name]) for name, weight in terms.items()])
+    return [Term(weight, losses[name], name) for name, weight in terms.items()]

@@ -12,8 +12,8 @@ def check_combinations(config: TrainConfig) -> None:
     """
     parts = config.accumulate
     complaints = {
-        f"--accumulate is {parts}, which does not divide --batch-size {config.batch_size}": (
-            config.batch_size % parts
+        f"--accumulate is {parts}, which does not divide --batch-size {config.images_per_step}": (
+            config.images_per_step % parts
         ),
         "--nesterov needs --momentum above 0": config.nesterov and not config.momentum,
         "--schedule multistep needs --milestones, the epochs after which the rate drops": (
@@ -43,9 +43,9 @@ def check_parts(config: TrainConfig, devices: int) -> None:
     Raises:
         ConfigError: naming the flags.
     """
-    if config.batch_size % (config.accumulate * devices):
+    if config.images_per_step % (config.accumulate * devices):
         raise ConfigError(
-            f"--batch-size is {config.batch_size}, which {devices} devices cannot share equally in "
-            f"{config.accumulate} parts: make it a multiple of {config.accumulate * devices}, or "
-            "use fewer with --devices or --accumulate"
+            f"--batch-size is {config.images_per_step}, which {devices} devices cannot share "
+            f"equally in {config.accumulate} parts: make it a multiple of "
+            f"{config.accumulate * devices}, or use fewer with --devices or --accumulate"
         )

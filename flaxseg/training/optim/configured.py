@@ -1,14 +1,12 @@
 """The optimiser that settings ask for, and the groups of weights it makes."""
 
-import math
-
 import optax
-from flax import nnx
 from rich.table import Table
 
 from flaxseg import native
 from flaxseg.models import Model
 from flaxseg.training.config import TrainConfig
+from flaxseg.training.freezing import Frozen, weight_sizes
 from flaxseg.training.optim.groups import NO_DECAY, Rule, groups_table, make_rules, match
 from flaxseg.training.optim.optimizers import make_optimizer
 
@@ -50,9 +48,5 @@ def configured_rules(config: TrainConfig, model: Model) -> tuple[Rule, ...]:
 
 def configured_table(config: TrainConfig, model: Model) -> Table:
     """The groups of weights of a run, with how many tensors and parameters each has."""
-    shapes = {key: math.prod(shape) for key, shape in native.leaves(model).items()}
-    statistics = {
-        ".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model, nnx.BatchStat))
-    }
-    sizes = {key: size for key, size in shapes.items() if key not in statistics}
-    return groups_table(configured_rules(config, model), sizes)
+    frozen = Frozen.of(config.freeze, model).keys
+    return groups_table(configured_rules(config, model), weight_sizes(model), frozen)

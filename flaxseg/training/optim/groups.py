@@ -6,7 +6,7 @@ paths such as `backbone.blocks.3.norm1.weight`.
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -138,13 +138,18 @@ def map_groups(function: Callable[..., Any], groups: GroupFn, *trees: Any) -> An
     return jax.tree.map_with_path(lambda path, *x: function(groups(key_of(path)), *x), *trees)
 
 
-def groups_table(rules: Sequence[Rule], sizes: Mapping[str, int]) -> Table:
+def groups_table(
+    rules: Sequence[Rule], sizes: Mapping[str, int], frozen: Collection[str] = ()
+) -> Table:
     """The rules, and how many tensors and parameters each reaches.
 
     Args:
         rules: of one network; those of one name share a line.
         sizes: native key -> number of parameters.
+        frozen: keys of those that no rule reaches, as they do not learn.
     """
+    still = {key: size for key, size in sizes.items() if key in frozen}
+    sizes = {key: size for key, size in sizes.items() if key not in frozen}
     table = Table("weights", "tensors", "parameters", "lr ×", "decay ×", title="weight groups")
     for name in dict.fromkeys(rule.name for rule in rules):
         same = [rule for rule in rules if rule.name == name]
@@ -155,4 +160,6 @@ def groups_table(rules: Sequence[Rule], sizes: Mapping[str, int]) -> Table:
         table.add_row(name, str(len(found)), f"{count:,}", lr, f"{same[0].decay:g}")
     plain = [key for key in sizes if match(rules)(key) == Factors()]
     table.add_row("others", str(len(plain)), f"{sum(sizes[key] for key in plain):,}", "1", "1")
+    if still:
+        table.add_row("frozen", str(len(still)), f"{sum(still.values()):,}", "0", "0")
     return table

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from flaxseg.ops import Precision
-from flaxseg.training.settings.limits import Limit, at_least
+from flaxseg.training.settings.limits import POSITIVE, Limit, at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,13 @@ class RunSettings:
     """Of float32 products in the training step. default: what the device does fastest, TF32 on
     NVIDIA GPUs, one pass of bfloat16 on TPUs; highest: float32 itself. Evaluations are exact."""
 
+    patience: int | None = None
+    """Evaluations without a better mIoU after which the run ends. None: the whole length."""
+
+    hours: float | None = None
+    """Hours after which the run is evaluated a last time and ends, all its starts counted together;
+    the schedule does not change. More of them go on. None: the whole length."""
+
     override: tuple[str, ...] = ()
     """Fields of the model's own config as KEY=VALUE, dotted where nested, such as
     backbone.width=16 channels=64."""
@@ -59,12 +66,16 @@ class RunSettings:
         "log_every": at_least(1),
         "checkpoint_every": at_least(0),
         "seed": (lambda value: 0 <= value < 2**32, "from 0 to 4294967295"),
+        "patience": at_least(1),
+        "hours": POSITIVE,
         "max_steps": at_least(1),
     }
     FREE: ClassVar[frozenset[str]] = frozenset(
         {
             "allow_changes",
             "config",
+            "patience",
+            "hours",
             "log_every",
             "checkpoint_every",
             "compile_cache",

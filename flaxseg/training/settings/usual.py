@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from flaxseg.training.settings.limits import POSITIVE, SIZE, Limit, at_least
 
@@ -33,11 +33,17 @@ class UsualSettings:
     """Checkpoint to start from, in any layout that `flaxseg convert formats` lists: file, folder,
     hf:owner/name, or an encoder alone. None: random numbers."""
 
+    freeze: tuple[str, ...] = ()
+    """Weights that stay as they are and get no gradient: encoder, or regular expressions for whole
+    parts of their names, such as backbone.stages.0 or 'blocks.[0-5]'. Parts of which all is frozen
+    do as in evaluations: no dropout, and norms with running statistics, which stay, too."""
+
     epochs: int = 10
     """Length of the run, in passes over the training images."""
 
-    batch_size: int = 8
-    """Images per optimiser step, over all devices together."""
+    batch_size: int | Literal["auto"] = 8
+    """Images per optimiser step, over all devices together. auto: the most that fit the devices'
+    memory when the run begins, as the compiler counts; LR stays as it is."""
 
     image_size: tuple[int, int] = (64, 64)
     """Height and width of the training images, in pixels."""
@@ -47,10 +53,14 @@ class UsualSettings:
 
     LIMITS: ClassVar[dict[str, Limit]] = {
         "epochs": at_least(1),
-        "batch_size": at_least(1),
+        "batch_size": (lambda value: value == "auto" or value >= 1, "at least 1, or auto"),
         "image_size": SIZE,
         "lr": POSITIVE,
     }
     FREE: ClassVar[frozenset[str]] = frozenset({"workdir", "data_dir", "recipe"})
     SCORED: ClassVar[frozenset[str]] = frozenset({"data"})
-    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {"model": str, "init": lambda path: path}
+    FIXED: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "model": str,
+        "init": lambda path: path,
+        "freeze": set,
+    }
