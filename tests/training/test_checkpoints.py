@@ -203,4 +203,5 @@ def test_an_error_inside_is_not_masked_by_one_of_closing(tmp_path, monkeypatch):
 def test_history_is_plain_data():
     assert dataclasses.asdict(History()) == {
         "best_miou": None, "best_step": None, "losses": (), "accuracies": (), "terms": {},
+        "waited": 0, "ended": None, "seconds": 0.0,
     }  # fmt: skip

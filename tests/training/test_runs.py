@@ -77,9 +77,11 @@ def test_the_best_run_comes_first_with_the_settings_that_differ(runs, capsys):
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["run"] for row in rows] == ["group/high", "low", "new"]
     assert [row["override"] for row in rows] == ["depth=1", "empty", "empty"]
-    show_runs(runs, Console(width=120))
-    shown = capsys.readouterr().out
-    assert "--lr" in shown and "50.00" in shown and "--model" not in shown
+    for width, heading in {120: "┃ --lr ", 80: "differ "}.items():
+        show_runs(runs, Console(width=width))
+        shown = capsys.readouterr().out
+        assert heading in shown
+        assert "50.00" in shown and "--lr" in shown and "--model" not in shown
 
 
 def test_damaged_files_and_wrong_folders_are_told_in_one_line(runs, capsys):

@@ -20,6 +20,8 @@ from flaxseg.training.runs.folder import Run, find_runs
 
 _OF_THE_FOLDER = ("workdir",)
 
+_NUMBERS = 75  # letters that name, state and numbers of a run take
+
 
 def show_runs(root: Path, console: Console, *, form: str = "table") -> None:
     """Prints the runs in a folder and below it, the one with the best mIoU first.
@@ -37,7 +39,7 @@ def show_runs(root: Path, console: Console, *, form: str = "table") -> None:
     runs.sort(key=lambda run: -1.0 if run.best_miou is None else run.best_miou, reverse=True)
     names = differing([run.config for run in runs])
     if form == "table":
-        console.print(_table(root, runs, names))
+        console.print(_table(root, runs, names, console.width))
     elif form == "json":
         rows = [_row(root, run) | {"settings": _settings(run, names)} for run in runs]
         print(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -79,15 +81,23 @@ def _name(root: Path, run: Run) -> str:
     return str(run.folder.relative_to(root)) if run.folder != root else str(root)
 
 
-def _table(root: Path, runs: Sequence[Run], names: Sequence[str]) -> Table:
+def _table(root: Path, runs: Sequence[Run], names: Sequence[str], width: int) -> Table:
+    """A column for each setting, or one for all of them where these would be too narrow."""
+    values = [[show(getattr(run.config, name)) for name in names] for run in runs]
+    headings = [flag(name) for name in names]
+    columns = zip(headings, *values, strict=True)
+    if sum(max(map(len, column)) + 3 for column in columns) > width - _NUMBERS:
+        pairs = [zip(headings, row, strict=True) for row in values]
+        values = [["  ".join(map(" ".join, each))] for each in pairs]
+        headings = ["settings that differ"]
     table = Table(title=table_title(f"{len(runs)} runs in {root}"))
-    table.add_column("run", overflow="fold")
-    table.add_column("state")
+    table.add_column("run", overflow="fold", min_width=8)
+    table.add_column("state", no_wrap=True)
     for heading in ("best mIoU %", "at step", "steps", "time"):
-        table.add_column(heading, justify="right")
-    for name in names:
-        table.add_column(flag(name), overflow="fold")
-    for run in runs:
+        table.add_column(heading, justify="right", no_wrap=heading == "time")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for run, settings in zip(runs, values, strict=True):
         miou, at = ("-", "-") if run.best_miou is None else (percent(run.best_miou), run.best_step)
         table.add_row(
             Text(_name(root, run)),
@@ -96,6 +106,6 @@ def _table(root: Path, runs: Sequence[Run], names: Sequence[str]) -> Table:
             str(at),
             str(run.step),
             "-" if run.seconds is None else str(datetime.timedelta(seconds=round(run.seconds))),
-            *(Text(show(getattr(run.config, name))) for name in names),
+            *map(Text, settings),
         )
     return table
