@@ -19,7 +19,7 @@ from flaxseg.data.cache import fingerprint, prepare_once
 from flaxseg.errors import CheckpointError
 from flaxseg.exported import kind_of
 from flaxseg.files import replace_text, sha256_of
-from flaxseg.inference.files import MODEL_FOLDER
+from flaxseg.inference.opening import MODEL_FOLDER
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE, is_model_directory, write_files
 
 NOTE_FILE = "import.json"

@@ -28,7 +28,7 @@ from convert.sources import Checkpoint, locate, open_checkpoint
 from convert.strays import layer_shapes
 from flaxseg import models, native, ops
 from flaxseg.errors import CheckpointError
-from flaxseg.inference.files import MODEL_FOLDER
+from flaxseg.inference.opening import MODEL_FOLDER
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, Tensor, check_keys, is_model_directory, read_directory
 from flaxseg.origin import Chain, licences

@@ -287,7 +287,7 @@ def predict(args: Sequence[str], prog: str = "flaxseg predict") -> None:
     """Segment photos: index mask, coloured mask and overlay of each."""
     given = parse(PredictArgs, args, prog)
     from flaxseg.distributed import Launch, is_first, joined
-    from flaxseg.inference.files import predict_files
+    from flaxseg.inference.predicting import predict_files
 
     launch = Launch(given.distributed, given.coordinator, given.num_processes, given.process_id)
     with joined(launch):
@@ -417,7 +417,7 @@ def evaluate(args: Sequence[str], prog: str = "flaxseg eval") -> None:
             f"flaxseg convert import {named} DIR makes one, then give DIR"
         )
     if report is None:
-        from flaxseg.inference.files import evaluate_dir
+        from flaxseg.inference.evaluating import evaluate_dir
 
         evaluate_dir(path, **options, console=Console())
     else:

@@ -20,7 +20,7 @@ from rich.text import Text
 from flaxseg import models
 from flaxseg.errors import ConfigError
 from flaxseg.exported import ExportedConfig, files_of, kind_of, read_about
-from flaxseg.inference.files import resolve_model_dir
+from flaxseg.inference.opening import resolve_model_dir
 from flaxseg.labels import LabelSet
 from flaxseg.model_dir import CONFIG_FILE, read_header
 from flaxseg.origin import Chain, chain_to_json, licences

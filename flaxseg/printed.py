@@ -3,13 +3,28 @@
 And amounts in words.
 """
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 from rich.console import Console
+from rich.progress import track
 from rich.text import Text
+
+T = TypeVar("T")
 
 
 def print_line(console: Console, line: str) -> None:
     """Prints a line, which is not wrapped in a log file."""
     console.print(Text(line), soft_wrap=True)
+
+
+def tracked(
+    items: Iterable[T], text: str, console: Console | None, total: int | None = None
+) -> Iterable[T]:
+    """The items, with a progress bar that goes when they are through."""
+    if console is None:
+        return items
+    return track(items, text, total=total, console=console, transient=True)
 
 
 def table_title(title: str) -> Text:

@@ -20,7 +20,7 @@ from flaxseg.bench.programs import PROGRAMS, Costs, Mode, random_batch, without_
 from flaxseg.bench.samples import Samples, take_turns
 from flaxseg.errors import ConfigError, did_you_mean
 from flaxseg.files import replace_text
-from flaxseg.inference.files import resolve_model_dir
+from flaxseg.inference.opening import resolve_model_dir
 from flaxseg.model_dir import read_directory
 from flaxseg.ops import Precision
 from flaxseg.printed import in_bytes, in_milliseconds, print_line

@@ -6,7 +6,8 @@ from pathlib import Path
 from flaxseg.demo.app import Served
 from flaxseg.demo.pages import Shown, title_of
 from flaxseg.exported import kind_of, read_about, require_logits
-from flaxseg.inference.files import open_segmenter, resolve_model_dir
+from flaxseg.inference.opening import resolve_model_dir
+from flaxseg.inference.segmenter import open_segmenter
 from flaxseg.model_dir import read_directory
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from flaxseg.data.shapes import Shapes
-from flaxseg.inference.files import MODEL_FOLDER
+from flaxseg.inference.opening import MODEL_FOLDER
 from flaxseg.labels import LabelSet
 from flaxseg.pictures.photos import encode_png
 

@@ -13,7 +13,7 @@ from flaxseg.errors import ConfigError
 from flaxseg.export.about import Step, told_besides
 from flaxseg.export.site import write_site
 from flaxseg.export.stablehlo import SUFFIX, divisor, write_stablehlo
-from flaxseg.inference.files import resolve_model_dir
+from flaxseg.inference.opening import resolve_model_dir
 from flaxseg.model_dir import read_directory
 from flaxseg.origin import licences
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from flaxseg.errors import CheckpointError, ConfigError
 from flaxseg.exported import kind_of
 from flaxseg.files import sha256_of
-from flaxseg.inference.files import MODEL_FOLDER, resolve_model_dir
+from flaxseg.inference.opening import MODEL_FOLDER, resolve_model_dir
 from flaxseg.inference.record import VIEW, shown
 from flaxseg.info import Info, read_info
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from flaxseg.data.shapes import LABELS, draw_scene
-from flaxseg.inference.files import predict_files
+from flaxseg.inference.predicting import predict_files
 from flaxseg.labels import LabelSet
 from flaxseg.pictures.legend import with_legend
 from flaxseg.pictures.overlay import overlay

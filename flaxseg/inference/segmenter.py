@@ -3,13 +3,22 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from flaxseg import native
 from flaxseg.data.transforms.geometry import Interpolation
+from flaxseg.inference.opening import Pathlike, resolve_model_dir, run_settings
 from flaxseg.inference.pixels import Detail, Pixels
 from flaxseg.inference.predict import Predictor, Prepared, SeenSize
+from flaxseg.inference.run_view import run_canvases, run_sizes, run_windows
+from flaxseg.inference.views import PLAIN, Views
 from flaxseg.inference.windows import Size
+from flaxseg.ops import Precision
+from flaxseg.sharding import make_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,3 +84,59 @@ class Segmenter:
 
     def _seen_size(self, own: Size) -> SeenSize | None:
         return self.seen_size and functools.partial(self.seen_size, own)
+
+
+def open_segmenter(
+    model_dir: Pathlike,
+    *,
+    multiple: int | None = None,
+    size: tuple[int, int] | None = None,
+    max_side: int | None = 2048,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    views: Views = PLAIN,
+    batch_size: int | None = None,
+    photos: int = 1,
+    matmul_precision: Precision = "highest",
+) -> Segmenter:
+    """A model that looks at photos as `predict_files` does, whose arguments these are.
+
+    Args:
+        views: the `scales`, and whether to `flip`.
+        photos: how many there are; they are spread over the devices of this process.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: `multiple`, `size`, `max_side`, `window`, `stride` or `batch_size` does not
+            fit.
+    """
+    loaded = native.load_with_meta(resolve_model_dir(model_dir), matmul_precision=matmul_precision)
+    settings = run_settings(Path(model_dir))
+    windows = run_windows(settings, window, stride)
+    predictor = Predictor(
+        loaded.model,
+        loaded.labels,
+        loaded.preprocess,
+        loaded.temperature,
+        multiple=multiple,
+        windows=windows,
+        canvases=run_canvases(settings, size, max_side),
+        views=views,
+        batch_size=batch_size,
+        photos=photos,
+        mesh=_own_devices(None if windows else photos),
+    )
+    predictor.inner_size((1, 1), size, max_side)  # refuses senseless ones before any work
+    return Segmenter(
+        predictor,
+        run_sizes(settings, size),
+        max_side,
+        settings.get("interpolation", "bilinear"),
+        getattr(loaded.model, "labels_only", False),
+    )
+
+
+def _own_devices(most: int | None) -> Mesh | None:
+    """A mesh of the devices of this process, or of some; None for a single one."""
+    devices = jax.local_devices()[:most]
+    return make_mesh(devices) if len(devices) > 1 else None

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from flaxseg.errors import DataError
 from flaxseg.files import replace_text, sha256_of
-from flaxseg.inference.files import evaluate_dir, resolve_model_dir
+from flaxseg.inference.evaluating import evaluate_dir
 from flaxseg.inference.metrics import Scores, percent
+from flaxseg.inference.opening import resolve_model_dir
 from flaxseg.inference.paired import RESAMPLES, Comparison, compare
 from flaxseg.inference.per_image import PerImage
 from flaxseg.inference.record import Record, check_views

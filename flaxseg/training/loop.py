@@ -12,8 +12,8 @@ from rich.console import Console
 
 from flaxseg import distributed, native
 from flaxseg.errors import ConfigError, FlaxsegError, TrainingError
-from flaxseg.inference.files import MODEL_FOLDER
 from flaxseg.inference.metrics import scores_table
+from flaxseg.inference.opening import MODEL_FOLDER
 from flaxseg.pictures import contact_sheet, write_image
 from flaxseg.pictures.overlay import stretched
 from flaxseg.printed import print_line

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flaxseg import distributed
-from flaxseg.inference.files import MODEL_FOLDER
+from flaxseg.inference.opening import MODEL_FOLDER
 from flaxseg.ops import rounding
 from flaxseg.printed import print_line
 from flaxseg.training.augment import mirror_hint
