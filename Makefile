@@ -24,11 +24,12 @@ types: $(VENV)/.test
 suite: $(VENV)/.test
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-# The documentation as pages in docs/_build/html. Warnings are errors; then the pages are checked.
+# The documentation as pages in docs/_build/html. Warnings are errors; then the pages are checked, and
+# what they tell to type is run.
 docs: $(VENV)/.docs
 	rm -rf docs/_build
 	$(BIN)/python -m sphinx -b html -n -W --keep-going -q docs docs/_build/html
-	$(BIN)/pytest -q tests/site
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal tests/site
 
 # The suite with the newest versions that the index has for $(PYTHON), which are written down if it
 # passes.

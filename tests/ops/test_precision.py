@@ -14,7 +14,7 @@ from flaxseg import models, native, ops
 from flaxseg.errors import ConfigError
 from flaxseg.ops.product import product
 from flaxseg.training import TrainConfig
-from flaxseg.training.loop import _rounding
+from flaxseg.training.told import _rounding
 
 IMAGES = jnp.zeros((1, 32, 32, 3))
 
