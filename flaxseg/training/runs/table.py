@@ -90,7 +90,7 @@ def _table(root: Path, runs: Sequence[Run], names: Sequence[str], width: int) ->
         pairs = [zip(headings, row, strict=True) for row in values]
         values = [["  ".join(map(" ".join, each))] for each in pairs]
         headings = ["settings that differ"]
-    table = Table(title=table_title(f"{len(runs)} runs in {root}"))
+    table = Table(title=table_title(f"{len(runs)} run{'s' * (len(runs) != 1)} in {root}"))
     table.add_column("run", overflow="fold", min_width=8)
     table.add_column("state", no_wrap=True)
     for heading in ("best mIoU %", "at step", "steps", "time"):
