@@ -17,9 +17,10 @@ PACKAGES = ("convert", "flaxseg", "torch_ref")
 
 
 def below(*folders: str) -> set[str]:
-    """The paths of all files of folders, without what Python makes of them."""
+    """The paths of all files of folders, without what Python and Sphinx make of them."""
+    made = {"__pycache__", "_build"}
     files = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
-    return {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+    return {path.relative_to(ROOT).as_posix() for path in files if not made & {*path.parts}}
 
 
 @pytest.fixture(scope="module")
