@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+# Imported late: the line above is read by JAX, and the path by the search for flaxseg.
 from flax import nnx  # noqa: E402
 from sphinx.util import inspect  # noqa: E402
 

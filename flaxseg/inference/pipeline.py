@@ -36,12 +36,16 @@ class Batching(NamedTuple):
     most: int = 0
 
 
+ALONE = Batching()
+"""Each item is a batch."""
+
+
 def pipeline(
     items: Iterable[Item],
     read: Callable[[Item], Content],
     start: Callable[[Sequence[tuple[Item, Content]]], Sequence[Started]],
     write: Callable[[Started], Result],
-    batching: Batching = Batching(),  # noqa: B008
+    batching: Batching = ALONE,
     alive: int = ALIVE,
 ) -> Generator[tuple[Item, Result | DataError]]:
     """Takes items through three steps: the first and the last in threads, the second in this one.

@@ -93,7 +93,8 @@ def summed_probabilities(
         temperature: what the logits are divided by.
     """
     total, looks = np.zeros((count, *size), np.float32), 0
-    for looks, planes in enumerate(views, 1):  # noqa: B007
+    for planes in views:
+        looks += 1
         for sofar, plane in zip(
             total, map(_softmax(planes, size, temperature), planes()), strict=True
         ):
