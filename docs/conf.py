@@ -36,9 +36,6 @@ myst_heading_anchors = 4
 highlight_language = "none"
 myst_enable_extensions = ["attrs_block"]
 
-# Curly quotes, but no dash in the place of two hyphens: these begin a flag.
-smartquotes_action = "qe"
-
 html_theme = "furo"
 html_copy_source = False
 html_show_sphinx = False
