@@ -45,6 +45,8 @@ html_css_files = ["wide.css"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+# Defaults as they are written: jnp.float32 and not the class behind it.
+autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 autosummary_generate = False
