@@ -117,6 +117,7 @@ def _signature(app, what, name, thing, options, signature, returns):
     """A network is made by its own arguments; its metaclass takes any."""
     if what != "class" or not issubclass(thing, nnx.Module):
         return None
+    app.emit("autodoc-before-process-signature", thing.__init__, True)
     own = inspect.signature(thing.__init__, bound_method=True)
     return inspect.stringify_signature(own, unqualified_typehints=True), None
 
