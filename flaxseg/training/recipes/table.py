@@ -45,7 +45,7 @@ def _overview() -> Table:
 
 
 def _numbers(network: str, recipe: Recipe) -> str:
-    """Data, batch, length, optimiser and rate, such as "pets, 64 of 128×128, 50 epochs, adam 1e-4"."""
+    """Data, batch, length, optimiser and rate: "pets, 64 of 128×128, 50 epochs, adam 0.1"."""
     config = TrainConfig.from_json({"model": network, **recipe.fields})
     length = f"{config.steps} steps" if config.steps else f"{config.epochs} epochs"
     crop = "×".join(map(str, config.image_size))
