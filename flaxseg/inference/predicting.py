@@ -13,7 +13,7 @@ from flaxseg import distributed
 from flaxseg.data.problems import raise_problems
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.exported import require_logits
-from flaxseg.inference.inputs import find_inputs, output_files
+from flaxseg.inference.inputs import Input, find_inputs, output_files
 from flaxseg.inference.journal import Journal, fingerprint
 from flaxseg.inference.opening import Pathlike, model_files, resolve_model_dir, run_settings
 from flaxseg.inference.outputs import OUTPUTS, check_kinds, make_folder, needed_detail
@@ -29,6 +29,7 @@ from flaxseg.inference.summaries import (
     write_coco,
     write_summary,
 )
+from flaxseg.inference.videos import check_videos, run_video, video_endings
 from flaxseg.inference.views import PLAIN, Views
 from flaxseg.labels import LabelSet
 from flaxseg.ops import Precision
@@ -125,7 +126,9 @@ def predict_files(
     _check_out_size(out_size)
     check_max_pixels(max_pixels)
     model_folder, views = resolve_model_dir(model_dir), Views(tuple(scales), flip)
-    inputs = find_inputs(images, out)
+    inputs = find_inputs(images, out, videos=True)
+    check_videos(inputs.videos, kinds)
+    items = inputs.photos + inputs.videos
     segmenter = open_segmenter(
         model_dir,
         multiple=multiple,
@@ -135,15 +138,14 @@ def predict_files(
         stride=stride,
         views=views,
         batch_size=batch_size,
-        photos=-(-len(inputs.photos) // distributed.count()),
+        photos=None if inputs.videos else -(-len(items) // distributed.count()),
         matmul_precision=matmul_precision,
     )
     if needed_detail(kinds, min_confidence) != "label" or not views.plain:
         asks = "a confidence or probability (--write, --min-confidence, --scales, --flip)"
         require_logits(segmenter, asks)
     labels, settings = segmenter.predictor.label_set, run_settings(Path(model_dir))
-    endings = [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
-    targets = output_files(inputs.photos, out, endings)
+    targets = output_files(items, out, functools.partial(_endings, kinds))
     make_folder(out)
     made_with = {
         "--min-confidence": min_confidence,
@@ -165,13 +167,13 @@ def predict_files(
     distributed.wait_for_all("the journal is open")
     if not distributed.is_first():
         journal.look()
-    remarks = Remarks(console)
-    pairs = list(zip(inputs.photos, targets, strict=True))
+    remarks, what = Remarks(console), "photos and videos" if inputs.videos else "photos"
+    pairs = list(zip(items, targets, strict=True))
     jobs = [pair for pair in pairs if not journal.done(*pair, kinds)]
     if distributed.is_first():
         remarks.say(inputs.passed_over)
         if len(jobs) < len(pairs):
-            remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} photos were done before")
+            remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} {what} were done before")
     jobs = _own_share(jobs)
     task = PhotoTask(
         segmenter,
@@ -192,8 +194,15 @@ def predict_files(
         _write_about(about, functools.partial(journal.records, names), labels)
     distributed.wait_for_all("the files about all photos are written")
     rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
-    _raise_of_any(lambda: raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}"))
+    _raise_of_any(lambda: raise_problems(problems, f"of {len(pairs)} {what} cannot be used{rest}"))
     return [file for target in targets for file in target.files] + about
+
+
+def _endings(kinds: Sequence[str], item: Input) -> list[str]:
+    """What follows the name and `_` in the files of a photo or a video."""
+    if item.video:
+        return video_endings(kinds)
+    return [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
 
 
 def _check_share(name: str, value: float) -> None:
@@ -212,17 +221,28 @@ def _check_out_size(out_size: Any) -> None:
 def _run(
     task: PhotoTask, jobs: Sequence[Job], journal: Journal, console: Console | None
 ) -> list[str]:
-    """Takes all photos through; returns what is wrong with those that cannot be used."""
+    """Takes all photos through, and then each video; returns what is wrong with some."""
     problems: list[str] = []
     shown = console if distributed.is_first() else None
-    steps = pipeline(jobs, task.read, task.start, task.write, task.batching)
+
+    def note(outcome: Facts | DataError) -> None:
+        if isinstance(outcome, DataError):
+            problems.append(" ".join(str(outcome).split()))
+            task.remarks.say(f"left out: {problems[-1]}")
+        else:
+            journal.add(outcome)
+
+    photos = [job for job in jobs if not job[0].video]
+    steps = pipeline(photos, task.read, task.start, task.write, task.batching)
     with contextlib.closing(steps) as outcomes:
-        for _, outcome in tracked(outcomes, "predicting", shown, len(jobs)):
-            if isinstance(outcome, DataError):
-                problems.append(" ".join(str(outcome).split()))
-                task.remarks.say(f"left out: {problems[-1]}")
-            else:
-                journal.add(outcome)
+        for _, outcome in tracked(outcomes, "predicting", shown, len(photos)):
+            note(outcome)
+    for job in (job for job in jobs if job[0].video):
+        try:
+            name = job[0].path.name
+            note(run_video(task, job, lambda frames, name=name: tracked(frames, name, shown)))
+        except DataError as error:
+            note(error)
     return problems
 
 
