@@ -60,7 +60,7 @@ def predict_files(
     matmul_precision: Precision = "highest",
     console: Console | None = None,
 ) -> list[Path]:
-    """Segments photos and writes pictures of each, and files about all.
+    """Segments photos and videos and writes pictures of each, and files about all.
 
     `NAME_mask.png` holds the class ids as a palette picture, `NAME_color.png` the colours of the
     classes, `NAME_overlay.png` the photo with the colours over it and a legend below,
@@ -69,6 +69,11 @@ def predict_files(
     names, `classes`. NAME is the photo's file name without its suffix, below the subfolders of a
     folder that was given; if two photos share it, the names of all start with their folder, and if
     need be keep the suffix. `summary.csv` has a row, and `coco.json` the regions, of each photo.
+
+    Files that are named as videos are segmented frame by frame, after the photos, and give videos:
+    `NAME_mask.mkv` and `NAME_confidence.mkv`, which are lossless, `NAME_color.mp4` and
+    `NAME_overlay.mp4`, and a table of the frames, `NAME_frames.csv`. They appear
+    when all are done.
 
     Photos are read ahead of the network and written behind it, a few at a time, so that their
     number takes no memory; those of like size go through it together, on all devices of this
@@ -79,9 +84,9 @@ def predict_files(
 
     Args:
         model_dir: model directory or work directory of a training run.
-        images: photos that `read_photo` reads, folders of them, with subfolders, patterns such
-            as `photos/*.jpg`, `-` for standard input or `@FILE` for a list, see
-            `flaxseg.inference.inputs.find_inputs`.
+        images: photos that `read_photo` reads, videos that `flaxseg.video.read.read_video` does,
+            folders of them, with subfolders, patterns such as `photos/*.jpg`, `-` for a photo from
+            standard input or `@FILE` for a list, see `flaxseg.inference.inputs.find_inputs`.
         out: folder to write to; it is made if it does not exist. Inside one of the folders of
             photos it is passed over there.
         write: which of "mask", "color", "overlay", "confidence", "probabilities" and "coco".
@@ -104,7 +109,7 @@ def predict_files(
         flip: the network looks at the mirrored photo, too.
         batch_size: photos, or windows, that the network sees at a time. None: what makes two
             million pixels on each device, as eight of 512 x 512.
-        max_pixels: the largest area of a photo that is read; 0 has no limit.
+        max_pixels: the largest area of a photo or a frame that is read; 0 has no limit.
         matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
         console: where to show the progress, what is assumed about photos, what is shrunk and what
             cannot be read; None is silent.
@@ -115,7 +120,8 @@ def predict_files(
     Raises:
         CheckpointError: there is no such model.
         ConfigError: `write`, `min_confidence`, `out_size`, `alpha`, `multiple`, `size`, `max_side`,
-            `window`, `stride`, `scales`, `batch_size` or `max_pixels` does not fit.
+            `window`, `stride`, `scales`, `batch_size` or `max_pixels` does not fit, or there is a
+            video and no ffmpeg, or a kind that videos do not have.
         DataError: no photo is given or found, or `out` cannot be written to, or holds predictions
             of another model or with other settings; or, when all others are written, photos cannot
             be read.

@@ -49,8 +49,9 @@ def film(path: Path, frames: list[np.ndarray], *options: object) -> Path:
     uneven = "+".join(f"eq(N,{i})*{float(time)}" for i, time in enumerate(SECONDS))
     ffmpeg(
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-i", "-"),
-        *("-f", "lavfi", "-i", "sine=duration=0.9", "-vf", f"settb=1/1000,setpts=({uneven})/TB"),
-        *("-fps_mode", "passthrough", "-c:v", "ffv1", "-c:a", "aac", *options, path),
+        *("-f", "lavfi", "-i", "sine=duration=0.9", "-vf", f"settb=1/1000,setpts='({uneven})/TB'"),
+        *("-fps_mode", "passthrough", "-enc_time_base", "filter"),
+        *("-c:v", "ffv1", "-c:a", "aac", *options, path),
         stdin=b"".join(frame.tobytes() for frame in frames),
     )
     return path
@@ -362,7 +363,7 @@ def test_mutated_videos_end_in_a_result_or_a_line(model_dir, given, tmp_path, ne
     made = [tmp_path / "a.mp4", tmp_path / "b.mkv", tmp_path / "c.avi"]
     for path in made:
         codec = "mpeg4" if path.suffix == ".avi" else "libx264"
-        ffmpeg("-i", given / "clip.mkv", "-c:v", codec, "-pix_fmt", "yuv420p", path)
+        ffmpeg("-i", given / "clip.mkv", "-s", "64x48", "-c:v", codec, "-pix_fmt", "yuv420p", path)
     sound, none = tmp_path / "sound.mp4", tmp_path / "none.mkv"
     ffmpeg("-i", given / "clip.mkv", "-map", "0:a", sound)
     ffmpeg("-i", given / "clip.mkv", "-map", "0:v", "-frames:v", "0", "-c:v", "ffv1", none)
@@ -395,5 +396,5 @@ def test_damage_that_leaves_frames_is_said(model_dir, given, tmp_path, network):
         predict_files(model_dir, [tmp_path / "cut.mkv"], tmp_path / "out", console=console)
     found = len(frames_of(tmp_path / "out" / "cut_mask.mkv"))
     assert 0 < found < len(SECONDS)
-    assert f"cut.mkv: damaged (ffmpeg: " in capture.get()
+    assert "cut.mkv: damaged (ffmpeg: " in capture.get()
     assert f"; {found} frames could be read" in capture.get()
