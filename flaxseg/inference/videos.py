@@ -122,7 +122,7 @@ class _Total:
 def run_video(
     task: PhotoTask, job: Job, watched: Callable[[Iterable[Any]], Iterable[Any]]
 ) -> Facts:
-    """Segments a video and writes its outputs; none of them appears before all are whole.
+    """Segments a video and writes its outputs, which appear when the last frame is through.
 
     Args:
         task: how each frame is seen, and what is written.

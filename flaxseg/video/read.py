@@ -24,10 +24,12 @@ import numpy as np
 
 from flaxseg.errors import DataError
 from flaxseg.pictures.open import MAX_PIXELS
-from flaxseg.video.ffmpeg import QUIET, TIMES, complaint, find_ffmpeg, opening, plain
+from flaxseg.video.ffmpeg import QUIET, TIMES, complaint, find_ffmpeg, opening, plain, run
 
 _SQUARE = "scale=w='trunc(iw*clip(sar,0.1,10)+0.5)':h=ih,setsar=1"
+_STREAM = "0:V:0"  # which is no cover picture
 _PPM = ("-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "pipe:1")  # sizes stand in it
+_ANY = 2**31 - 1
 _TIME = re.compile(rb"flaxseg-frame (\S+) (\d+)/(\d+)")
 _REWRITE = "write it anew, as by ffmpeg -i OLD -fps_mode vfr NEW.mkv"
 
@@ -65,9 +67,11 @@ def read_video(
             there are no frames or no times; or most of it is damaged.
     """
     _check_content(path)
-    guard = ["-max_pixels", str(min(max(max_pixels, MAX_PIXELS), 2**31 - 1))]
+    # Of what it decodes, before the size can be seen here.
+    largest = min(max(max_pixels, MAX_PIXELS), _ANY) if max_pixels else _ANY
+    guard = ["-max_pixels", str(largest)]
     exact = ["-fps_mode", "passthrough", "-enc_time_base", "demux"]
-    command = [find_ffmpeg(), *QUIET, *guard, *opening(path), "-map", "0:V:0", "-vf", _SQUARE]
+    command = [find_ffmpeg(), *QUIET, *guard, *opening(path), "-map", _STREAM, "-vf", _SQUARE]
     process = subprocess.Popen(
         [*command, *exact, *TIMES, *_PPM],
         stdin=subprocess.DEVNULL,
@@ -87,7 +91,7 @@ def read_video(
             count, before = count + 1, time
         code, lines = process.wait(), told.wait()
         if code or not count:
-            what = complaint(code, lines) if code or lines else "it has no frames"
+            what = _reason(path, code, lines)
             raise DataError(f"{path}: is no readable video ({what}); replace the file")
         if lines:
             say(f"damaged ({complaint(code, lines)}); {count} frames could be read")
@@ -107,6 +111,18 @@ def _check_content(path: Path) -> None:
         raise DataError(f"{path}: cannot be read ({error.strerror}); correct the name") from error
     if empty:
         raise DataError(f"{path}: is no readable video (empty file); replace the file")
+
+
+def _reason(path: Path, code: int, lines: list[bytes]) -> str:
+    """Why there are no frames."""
+
+    def holds(streams: str) -> bool:
+        which = ("-map", streams, "-c", "copy", "-t", "0", "-f", "null", "-")
+        return run([find_ffmpeg(), *QUIET, *opening(path), *which]) is None
+
+    if holds("0") and not holds(_STREAM):
+        return "it holds no video, but sound or something else"
+    return complaint(code, lines) if code or lines else "it has no frames"
 
 
 def _next_picture(stream: IO[bytes], path: Path, max_pixels: int) -> np.ndarray | None:

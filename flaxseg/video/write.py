@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -100,7 +100,7 @@ class _Encoder(contextlib.AbstractContextManager):
     def __init__(self, path: Path, partial: Path, coding: Coding):
         self._path, self._partial, self._coding = path, partial, coding
         self._process: subprocess.Popen[bytes] | None = None
-        self._said = tempfile.TemporaryFile()
+        self._said: IO[bytes] | None = None
         self._held: _Held | None = None
         self._duration = _ALONE
         self.start = Fraction(0)
@@ -126,6 +126,7 @@ class _Encoder(contextlib.AbstractContextManager):
 
     def _begin(self, picture: np.ndarray, tick: Fraction) -> None:
         times = ("-fps_mode", "passthrough", "-enc_time_base", f"1/{tick.denominator}")
+        self._said = tempfile.TemporaryFile()  # as nobody reads a pipe while frames are sent
         output = ("-f", self._coding.container, "-y", f"file:{self._partial}")
         self._process = subprocess.Popen(
             [
@@ -153,7 +154,7 @@ class _Encoder(contextlib.AbstractContextManager):
             raise self._failure() from None
 
     def _failure(self) -> DataError:
-        assert self._process is not None
+        assert self._process is not None and self._said is not None
         self._said.seek(0)
         said = complaint(self._process.returncode, self._said)
         return DataError(f"{self._path} cannot be written ({said})")
@@ -164,7 +165,8 @@ class _Encoder(contextlib.AbstractContextManager):
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
             self._process.wait()
-        self._said.close()
+        if self._said is not None:
+            self._said.close()
 
 
 def _add_sound(
