@@ -65,25 +65,25 @@ class Inputs(NamedTuple):
     """All photos and videos to segment, and a line about what folders and patterns hold besides."""
 
     photos: list[Input]
-    videos: list[Input] = []
+    videos: list[Input]
     passed_over: str = ""
 
 
 def find_inputs(
     given: Sequence[str | os.PathLike[str]], out: Path, *, videos: bool = False
 ) -> Inputs:
-    """The photos that a command line means, each once.
+    """The photos, and videos, that a command line means, each once.
 
     A file is taken whatever its name. Of a folder, with its subfolders, and of a pattern, which a
-    shell may have left as it is, those files count that are named as pictures; hidden ones and the
-    output folder's do not.
+    shell may have left as it is, those files count that are named as pictures or videos; hidden
+    ones and the output folder's do not.
 
     Args:
         given: files, folders and patterns such as `photos/*.jpg`; `-` for a picture from standard
             input, called "stdin"; `@FILE` for a text file that names one of these a line, all but
             `-` and further such files. What exists by its whole name is a file all the same.
         out: the output folder.
-        videos: files that are named as videos count as such.
+        videos: those are taken, too; files that are named so are not read as photos.
 
     Raises:
         DataError: nothing is given, a list cannot be read or is empty, or no picture is in a folder
