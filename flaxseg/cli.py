@@ -208,8 +208,8 @@ class PredictArgs:
     formats` lists: file, folder or hf:owner/name[@revision]; or a file of `flaxseg export`."""
 
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Photos, folders of photos, with their subfolders, or patterns such as 'photos/*.jpg'; - is
-    one picture from standard input, @FILE a text file with one of these a line."""
+    """Photos, videos, folders of them, with their subfolders, or patterns such as 'photos/*.jpg'; -
+    is one picture from standard input, @FILE a text file with one of these a line."""
 
     out: Path = Path("predictions")
     """Folder to write to; what it holds of the same model and settings is not done again."""
@@ -217,7 +217,8 @@ class PredictArgs:
     write: tuple[Kind, ...] = USUAL
     """Files of each photo: mask (palette PNG of the class numbers), color, overlay, confidence
     (PNG of the highest probability, 255 is 1), probabilities (npz), and coco (one file with the
-    regions of all photos). summary.csv is always written."""
+    regions of all photos). Of a video they are videos, mask and confidence lossless ones.
+    summary.csv is always written."""
 
     min_confidence: float = 0.0
     """Pixels whose highest probability is lower become 255 in the mask and get no colour."""
@@ -263,7 +264,7 @@ class PredictArgs:
     million pixels on each device, as 8 of 512 x 512."""
 
     max_pixels: int = MAX_PIXELS
-    """Largest area of a photo, in pixels; larger ones are left out. 0 has no limit."""
+    """Largest area of a photo or a frame, in pixels; larger ones are left out. 0 has no limit."""
 
     matmul_precision: Precision = "highest"
     """Of float32 products. highest: float32 itself; default: what the device does fastest, TF32 on

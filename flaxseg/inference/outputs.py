@@ -57,14 +57,19 @@ def _color(file: Path, given: Segmented) -> None:
 
 def _overlay(file: Path, given: Segmented) -> None:
     label = given.pixels.label
+    write_image(file, with_legend(blended(given), label, given.labels))
+
+
+def blended(given: Segmented) -> np.ndarray:
+    """The photo, in the size of the label map, with the colours of the classes over it."""
+    label = given.pixels.label
     height, width = label.shape
     photo = given.photo
     if photo.shape[:2] != label.shape:
         smaller = height * width < photo.shape[0] * photo.shape[1]
         how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
         photo = cv2.resize(photo, (width, height), interpolation=how)
-    blend = overlay(photo, label, given.labels, given.alpha)
-    write_image(file, with_legend(blend, label, given.labels))
+    return overlay(photo, label, given.labels, given.alpha)
 
 
 def _confidence(file: Path, given: Segmented) -> None:

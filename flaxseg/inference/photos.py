@@ -90,10 +90,18 @@ class PhotoTask:
         photo = look_at_photo(
             source.path, max_pixels=self.max_pixels, find_plain=False, data=source.read()
         )
-        own: Size = (photo.pixels.shape[0], photo.pixels.shape[1])
+        return self.seen(photo.pixels, photo.facts.remarks, state)
+
+    def seen(
+        self,
+        pixels: np.ndarray,
+        remarks: tuple[str, ...] = (),
+        state: tuple[int, int] | None = None,
+    ) -> Read:
+        """Makes of pixels what the network is to see, in any thread."""
+        own: Size = (pixels.shape[0], pixels.shape[1])
         out = self._out_size(own, self.segmenter.inner_size(own))
-        prepared = self.segmenter.prepare(photo.pixels, out)
-        return Read(photo.pixels, photo.facts.remarks, state, prepared)
+        return Read(pixels, remarks, state, self.segmenter.prepare(pixels, out))
 
     @property
     def batching(self) -> Batching:
@@ -114,15 +122,20 @@ class PhotoTask:
     def start(self, photos: Sequence[tuple[Job, Read]]) -> list[Started]:
         """Gives photos to the device, and says what is to be said about them."""
         for job, photo in photos:
-            self._remark(job[0].path, photo)
-        waits = self.segmenter.predictor.start([photo.prepared for _, photo in photos], self.detail)
+            self.remark(job[0].path, photo)
+        waits = self.look([photo for _, photo in photos])
         return [
             # What the network has seen is not kept while the outputs are written.
             Started(job, photo.pixels, photo.state, wait)
             for (job, photo), wait in zip(photos, waits, strict=True)
         ]
 
-    def _remark(self, path: Path, photo: Read) -> None:
+    def look(self, photos: Sequence[Read]) -> list[Callable[[], Pixels]]:
+        """Gives photos to the device; what is returned waits for it."""
+        return self.segmenter.predictor.start([photo.prepared for photo in photos], self.detail)
+
+    def remark(self, path: Path, photo: Read) -> None:
+        """Says what is to be said about a photo."""
         own: Size = (photo.pixels.shape[0], photo.pixels.shape[1])
         for remark in photo.remarks:
             self.remarks.say_of(path, remark)
@@ -147,8 +160,7 @@ class PhotoTask:
             DataError: a file cannot be written.
         """
         (source, target), photo, state, wait = started
-        pixels = without_unsure(wait(), self.min_confidence)
-        result = Segmented(photo, pixels, self.segmenter.predictor.label_set, self.alpha)
+        result = self.result(photo, wait())
         outputs = [OUTPUTS[kind] for kind in self.kinds if kind in OUTPUTS]
         for output, file in zip(outputs, target.files, strict=True):
             make_folder(file.parent)
@@ -160,3 +172,8 @@ class PhotoTask:
             "kinds": list(self.kinds),
             **facts_of(result, self.kinds),
         }
+
+    def result(self, photo: np.ndarray, pixels: Pixels) -> Segmented:
+        """What is known of a photo when the network is through with it."""
+        sure = without_unsure(pixels, self.min_confidence)
+        return Segmented(photo, sure, self.segmenter.predictor.label_set, self.alpha)
