@@ -31,7 +31,15 @@ PREPROCESS = Preprocess((0.1, 0.2, 0.3), (0.3, 0.2, 0.4), "bgr")
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 
 
-TINY = {"backbone.blocks": (1, 1, 1, 1), "backbone.width": 4, "channels": 8}
+TINY = {
+    "backbone.blocks": (1, 1),
+    "backbone.strides": (1, 2),
+    "backbone.dilations": (1, 1),
+    "backbone.first_dilations": (1, 1),
+    "backbone.width": 4,
+    "channels": 8,
+}
+"""A CCNet of two stages, which keeps its stride of 8."""
 
 
 def save(name: str, folder: Path, overrides: dict) -> None:
