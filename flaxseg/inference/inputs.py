@@ -201,25 +201,33 @@ class Target(NamedTuple):
     Attributes:
         name: their path below the output folder, without `_KIND.SUFFIX`.
         files: each.
+        beside: GeoTIFFs beside some of them, of photos that have coordinates.
     """
 
     name: str
     files: list[Path]
+    beside: list[Path]
 
 
-def output_files(inputs: Sequence[Input], out: Path, endings: Sequence[str]) -> list[Target]:
+def output_files(
+    inputs: Sequence[Input], out: Path, endings: Sequence[str], beside: Sequence[str] = ()
+) -> list[Target]:
     """The output files of every photo, none of which is a photo to read.
 
     Args:
         inputs: different photos.
         out: the output folder.
         endings: what follows the name and `_`, such as "mask.png".
+        beside: the same of files that only photos with coordinates have.
 
     Raises:
         DataError: an output would overwrite a photo, or another output.
     """
     names = output_names(inputs)
-    targets = [Target(name, [out / f"{name}_{end}" for end in endings]) for name in names]
+    targets = [
+        Target(name, *([out / f"{name}_{end}" for end in ends] for ends in (endings, beside)))
+        for name in names
+    ]
     real: dict[Path, str] = {}  # of folders: a call for each of many files would take long
 
     def key(path: Path) -> tuple[str, str]:
@@ -228,7 +236,7 @@ def output_files(inputs: Sequence[Input], out: Path, endings: Sequence[str]) -> 
         return real[path.parent], path.name
 
     photos = {key(item.path): item.path for item in inputs}
-    for file in (file for target in targets for file in target.files):
+    for file in (file for target in targets for file in target.files + target.beside):
         if key(file) in photos:
             raise DataError(
                 f"the output {file} would overwrite the image {photos[key(file)]}: choose another "

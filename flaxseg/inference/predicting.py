@@ -13,7 +13,7 @@ from flaxseg import distributed
 from flaxseg.data.problems import raise_problems
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.exported import require_logits
-from flaxseg.inference.inputs import find_inputs, output_files
+from flaxseg.inference.inputs import Target, find_inputs, output_files
 from flaxseg.inference.journal import Journal, fingerprint
 from flaxseg.inference.opening import Pathlike, model_files, resolve_model_dir, run_settings
 from flaxseg.inference.outputs import OUTPUTS, check_kinds, make_folder, needed_detail
@@ -32,8 +32,10 @@ from flaxseg.inference.summaries import (
 from flaxseg.inference.views import PLAIN, Views
 from flaxseg.labels import LabelSet
 from flaxseg.ops import Precision
+from flaxseg.pictures.coordinates import is_ours
 from flaxseg.pictures.kinds import USUAL
 from flaxseg.pictures.open import MAX_PIXELS, check_max_pixels
+from flaxseg.pictures.write import beside
 from flaxseg.printed import tracked
 
 
@@ -67,7 +69,8 @@ def predict_files(
     `NAME_probabilities.npz` those of all classes, `probabilities` (H, W, K) float16 with their
     names, `classes`. NAME is the photo's file name without its suffix, below the subfolders of a
     folder that was given; if two photos share it, the names of all start with their folder, and if
-    need be keep the suffix. `summary.csv` has a row, and `coco.json` the regions, of each photo.
+    need be keep the suffix. Of photos with coordinates, mask, colours and confidence are written as
+    GeoTIFFs, too, `NAME_mask.tif` and so on. `summary.csv` has a row, and `coco.json` the regions, of each photo.
 
     Photos are read ahead of the network and written behind it, a few at a time, so that their
     number takes no memory; those of like size go through it together, on all devices of this
@@ -142,8 +145,10 @@ def predict_files(
         asks = "a confidence or probability (--write, --min-confidence, --scales, --flip)"
         require_logits(segmenter, asks)
     labels, settings = segmenter.predictor.label_set, run_settings(Path(model_dir))
-    endings = [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
-    targets = output_files(inputs.photos, out, endings)
+    outputs = [OUTPUTS[kind] for kind in kinds if kind in OUTPUTS]
+    endings = [output.ending for output in outputs]
+    placed = [beside(Path(output.ending)).name for output in outputs if output.placed]
+    targets = output_files(inputs.photos, out, endings, placed)
     make_folder(out)
     made_with = {
         "--min-confidence": min_confidence,
@@ -193,7 +198,12 @@ def predict_files(
     distributed.wait_for_all("the files about all photos are written")
     rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
     _raise_of_any(lambda: raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}"))
-    return [file for target in targets for file in target.files] + about
+    return [file for target in targets for file in _there(target)] + about
+
+
+def _there(target: Target) -> list[Path]:
+    """The files of a photo."""
+    return target.files + [file for file in target.beside if is_ours(file)]
 
 
 def _check_share(name: str, value: float) -> None:

@@ -113,7 +113,7 @@ def open_header(
         ConfigError: `max_pixels` is less than 0.
     """
     check_max_pixels(max_pixels)
-    with _PILLOWS_LIMIT_LIFTED:
+    with PILLOWS_LIMIT_LIFTED:
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
     area = picture.width * picture.height
     if max_pixels and area > max_pixels:
@@ -128,7 +128,7 @@ def decode(data: bytes, picture: Image.Image, *, published: bool = False) -> Non
     """Decodes what `open_header` opened; raises whatever tells that the bytes are damaged."""
     limit = Image.MAX_IMAGE_PIXELS
     large = limit is not None and picture.width * picture.height > limit
-    with _PILLOWS_LIMIT_LIFTED if large else contextlib.nullcontext():
+    with PILLOWS_LIMIT_LIFTED if large else contextlib.nullcontext():
         picture.load()
     found = None if published else damage(data)
     if found:
@@ -159,7 +159,8 @@ class _PillowsLimitLifted:
                 Image.MAX_IMAGE_PIXELS = self._usual
 
 
-_PILLOWS_LIMIT_LIFTED = _PillowsLimitLifted()
+PILLOWS_LIMIT_LIFTED = _PillowsLimitLifted()
+"""For `with`, around whatever opens a picture of any size."""
 
 
 def _unreadable(path: str | os.PathLike[str], reason: str) -> DataError:
