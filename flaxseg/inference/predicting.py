@@ -70,7 +70,8 @@ def predict_files(
     names, `classes`. NAME is the photo's file name without its suffix, below the subfolders of a
     folder that was given; if two photos share it, the names of all start with their folder, and if
     need be keep the suffix. Of photos with coordinates, mask, colours and confidence are written as
-    GeoTIFFs, too, `NAME_mask.tif` and so on. `summary.csv` has a row, and `coco.json` the regions, of each photo.
+    GeoTIFFs, too, `NAME_mask.tif` and so on. `summary.csv` has a row, and `coco.json` the regions,
+    of each photo.
 
     Photos are read ahead of the network and written behind it, a few at a time, so that their
     number takes no memory; those of like size go through it together, on all devices of this

@@ -9,12 +9,12 @@ import dataclasses
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from PIL import Image, TiffImagePlugin, TiffTags
+from PIL import TiffImagePlugin, TiffTags
 
-from flaxseg.pictures.open import PILLOWS_LIMIT_LIFTED
+from flaxseg.pictures.tiff import read_tags
 
 _SCALE, _POINTS, _MATRIX = 33550, 33922, 34264
 _KEYS, _KEY_NUMBERS, _KEY_TEXTS = 34735, 34736, 34737
@@ -30,7 +30,6 @@ _TYPES = {
     _SOFTWARE: TiffTags.ASCII,
 }
 _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
-_TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PROGRAM = "flaxseg"
 
 Size = tuple[int, int]
@@ -140,9 +139,7 @@ def read_coordinates(data: bytes) -> Coordinates | None:
     Raises:
         ValueError: there are some, and they make no sense.
     """
-    if not data.startswith(_TIFF_MAGICS):
-        return None
-    tags = _tags(io.BytesIO(data))
+    tags = read_tags(io.BytesIO(data))
     if not {_SCALE, _POINTS, _MATRIX} & tags.keys():
         return None
     points = _numbers(tags, _POINTS)
@@ -169,19 +166,10 @@ def read_coordinates(data: bytes) -> Coordinates | None:
 def is_ours(path: Path) -> bool:
     """Whether a file is a TIFF that was written with `Coordinates.tags`."""
     try:
-        return _tags(path).get(_SOFTWARE) == _PROGRAM
-    except ValueError:
+        with path.open("rb") as file:
+            return read_tags(file).get(_SOFTWARE) == _PROGRAM
+    except (OSError, ValueError):
         return False
-
-
-def _tags(file: BinaryIO | Path) -> dict[int, Any]:
-    """Of those that count here the ones that a TIFF has."""
-    try:
-        with PILLOWS_LIMIT_LIFTED, Image.open(file, formats=["TIFF"]) as picture:
-            found = getattr(picture, "tag_v2", {})
-            return {tag: found[tag] for tag in _TYPES if tag in found}
-    except Exception as error:  # damaged tags raise errors of many kinds
-        raise ValueError(str(error).strip() or type(error).__name__) from error
 
 
 def _numbers(tags: Mapping[int, Any], tag: int) -> np.ndarray:
