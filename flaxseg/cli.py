@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -54,7 +55,10 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0 if words else MEND
-    code = guarded(lambda: _run(words, prog))
+    with warnings.catch_warnings():
+        # About damaged tags of pictures, without the file's name: what they cost is told of.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        code = guarded(lambda: _run(words, prog))
     if args is None and code == INTERRUPTED:
         # The process is ours, and JAX crashes at its end if a compilation was interrupted.
         sys.stdout.flush()

@@ -139,7 +139,7 @@ def read_coordinates(data: bytes) -> Coordinates | None:
     Raises:
         ValueError: there are some, and they make no sense.
     """
-    tags = read_tags(io.BytesIO(data))
+    tags = read_tags(io.BytesIO(data), _TYPES)
     if not {_SCALE, _POINTS, _MATRIX} & tags.keys():
         return None
     points = _numbers(tags, _POINTS)
@@ -167,7 +167,7 @@ def is_ours(path: Path) -> bool:
     """Whether a file is a TIFF that was written with `Coordinates.tags`."""
     try:
         with path.open("rb") as file:
-            return read_tags(file).get(_SOFTWARE) == _PROGRAM
+            return read_tags(file, [_SOFTWARE]).get(_SOFTWARE) == _PROGRAM
     except (OSError, ValueError):
         return False
 

@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from PIL import TiffImagePlugin
@@ -16,8 +16,8 @@ _MOST = 6
 """Bands that Pillow reads."""
 
 
-def read_tags(file: BinaryIO) -> Mapping[int, Any]:
-    """The tags of the first picture in a TIFF; none if the file is another one.
+def read_tags(file: BinaryIO, wanted: Iterable[int]) -> Mapping[int, Any]:
+    """Those of some tags that the first picture of a TIFF has; none if the file is another one.
 
     Raises:
         ValueError: they are damaged.
@@ -31,7 +31,7 @@ def read_tags(file: BinaryIO) -> Mapping[int, Any]:
         (place,) = struct.unpack_from(form, head, end - struct.calcsize(form))
         file.seek(place)
         found.load(file)
-        return dict(found)
+        return {tag: found[tag] for tag in wanted if tag in found}
     except Exception as error:  # damaged tags raise errors of many kinds
         raise ValueError(str(error).strip() or type(error).__name__) from error
 
@@ -64,7 +64,7 @@ class Bands(NamedTuple):
 def bands_of(data: bytes) -> Bands | None:
     """The bands of a TIFF file; None of other files, and where its tags do not tell."""
     try:
-        tags = read_tags(io.BytesIO(data))
+        tags = read_tags(io.BytesIO(data), (_BITS, _SAMPLES, _PLANAR, _FORMAT))
         count, planar = int(tags.get(_SAMPLES, 1)), tags.get(_PLANAR, 1)
         bits, kind = max(tags.get(_BITS, (1,))), max(tags.get(_FORMAT, (1,)))
     except (ValueError, TypeError):
