@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 from rich.console import Console
 
+from flaxseg.completion import WHAT, Asked, Shell, arguments_of, script
 from flaxseg.errors import ConfigError, FlaxsegError
 from flaxseg.pictures.kinds import USUAL, Kind
 from flaxseg.pictures.open import MAX_PIXELS
@@ -560,6 +561,22 @@ def doctor(args: Sequence[str], prog: str = "flaxseg doctor") -> int:
     return examine(Console(), clean=given.clean)
 
 
+@dataclasses.dataclass(frozen=True)
+class CompletionArgs:
+    """Print a script after which a shell completes flaxseg's commands, flags and their values."""
+
+    shell: tyro.conf.Positional[Shell]
+    """bash, zsh or fish. What is printed belongs, for bash, in a file that ~/.bashrc sources; for
+    zsh in a file _flaxseg in a folder of $fpath; for fish in ~/.config/fish/completions."""
+
+
+def completion(args: Sequence[str], prog: str = "flaxseg completion") -> None:
+    """Print what makes a shell complete flaxseg's commands, flags and their values."""
+    given = parse(CompletionArgs, args, prog)
+    commands = {name: arguments_of(run) for name, run in COMMANDS.items()}
+    print(script("flaxseg", commands, given.shell))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "train": train,
     "plan": plan,
@@ -577,6 +594,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "recipes": recipes,
     "groups": groups,
     "convert": convert,
+    "completion": completion,
 }
 """What `flaxseg NAME` runs."""
 
@@ -593,6 +611,8 @@ def parse(target: type[T], args: Sequence[str], prog: str, **options: Any) -> T:
     Raises:
         ConfigError: a malformed command line.
     """
+    if args is WHAT:
+        raise Asked(target, options)
     report = io.StringIO()
     try:
         with contextlib.redirect_stderr(report):
