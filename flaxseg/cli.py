@@ -121,12 +121,17 @@ def _opened(model: str) -> Path:
     return _converters().as_directory(model, say=print)
 
 
-def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "TrainConfig":
+def parse_train_config(
+    args: Sequence[str],
+    prog: str = "flaxseg train",
+    about: str = "Train a segmentation network.",
+) -> "TrainConfig":
     """Reads the settings of a training run; flags beat `--config`, which beats `--recipe`.
 
     Args:
         args: arguments of `flaxseg train`.
         prog: name in the help text.
+        about: what it says the command does.
 
     Returns:
         The settings, validated.
@@ -134,13 +139,20 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
     Raises:
         ConfigError: an unknown flag, or a value that does not fit.
     """
+    return _parse_train_config(args, prog, about)[0]
+
+
+def _parse_train_config(
+    args: Sequence[str], prog: str, about: str, more: Any = None
+) -> tuple["TrainConfig", Any]:
+    """The settings of a training run, and what else `more` has flags for."""
     from flaxseg.training import RECIPES
     from flaxseg.training.flags import parse_flags
 
-    about = f"Train a segmentation network. Recipes: {', '.join(RECIPES)}."
-    default = _train_defaults(args)
+    about = f"{about} Recipes: {', '.join(RECIPES)}."
     parser = functools.partial(parse, args=args, prog=prog, description=about)
-    return parse_flags(parser, default).validate()
+    config, more = parse_flags(parser, _train_defaults(args), more)
+    return config.validate(), more
 
 
 def _train_defaults(args: Sequence[str]) -> "TrainConfig":
@@ -161,13 +173,13 @@ _PEEKED = ("model", "data", "recipe", "config")
 
 def plan(args: Sequence[str], prog: str = "flaxseg plan") -> None:
     """Show what a training step costs on devices that need not be there; takes train's flags."""
-    from flaxseg.planning.command import PlanArgs
+    from flaxseg.planning.command import PlanSettings
 
-    # Without a value of its own a flag of the second dataclass is required, as it should be.
-    default = PlanArgs(train=_train_defaults(args), topology=tyro.MISSING)
-    given = parse(PlanArgs, args, prog, default=default)
-    given.train.validate()
-    given(Console())
+    about = "Show what a training step costs on devices that need not be there."
+    # Without a value of its own a flag is required, as it should be.
+    default = PlanSettings(topology=tyro.MISSING)
+    config, settings = _parse_train_config(args, prog, about, default)
+    settings(config, Console())
 
 
 def bench(args: Sequence[str], prog: str = "flaxseg bench") -> None:
@@ -195,7 +207,8 @@ def recipes(args: Sequence[str], prog: str = "flaxseg recipes") -> None:
 
 def groups(args: Sequence[str], prog: str = "flaxseg groups") -> None:
     """Show which weights learn faster or do not decay in a training; takes its flags."""
-    config = parse_train_config(args, prog)
+    about = "Show which weights learn faster or do not decay in a training."
+    config = parse_train_config(args, prog, about)
     from flaxseg.models import abstract_model, get_config
     from flaxseg.training.config import parse_overrides
     from flaxseg.training.optim.configured import configured_table
