@@ -31,6 +31,9 @@ _TYPES = {
 }
 _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
 _PROGRAM = "flaxseg"
+_SHOWN = 40
+_FAR = 1e100
+"""Beyond it numbers are damage."""
 
 Size = tuple[int, int]
 
@@ -151,9 +154,9 @@ def read_coordinates(data: bytes) -> Coordinates | None:
         raise ValueError("they say nothing")
     found = Coordinates(
         points.reshape(-1, 6),
-        keys={tag: tags[tag] for tag in (_KEYS, _KEY_NUMBERS, _KEY_TEXTS) if tag in tags},
+        keys=_keys(tags),
         centred=_centred(_numbers(tags, _KEYS)),
-        no_data=str(tags.get(_NO_DATA, "")).strip(),
+        no_data=" ".join(str(tags.get(_NO_DATA, "")).split())[:_SHOWN],
     )
     # Where a file has several ways, the size of a pixel is read first, as others do.
     if scale.size and points.size:
@@ -177,9 +180,24 @@ def _numbers(tags: Mapping[int, Any], tag: int) -> np.ndarray:
         found = np.asarray(tags.get(tag, ()), np.float64).ravel()
     except (TypeError, ValueError):
         raise ValueError(f"tag {tag} holds no numbers") from None
-    if not np.isfinite(found).all():
-        raise ValueError(f"tag {tag} holds {found[~np.isfinite(found)][0]}")
+    sensible = np.abs(found) < _FAR  # False of NaN
+    if not sensible.all():
+        raise ValueError(f"tag {tag} holds {found[~sensible][0]}")
     return found
+
+
+def _keys(tags: Mapping[int, Any]) -> dict[int, Any]:
+    """The tags that say of which map, in a form that can be written."""
+    directory, numbers = _numbers(tags, _KEYS), _numbers(tags, _KEY_NUMBERS)
+    texts, fits = tags.get(_KEY_TEXTS, ""), ((directory >= 0) & (directory < 2**16)).all()
+    if not isinstance(texts, str) or not fits:
+        raise ValueError("the keys that name the map are damaged")
+    found = {
+        _KEYS: tuple(directory.astype(int).tolist()),
+        _KEY_NUMBERS: tuple(numbers.tolist()),
+        _KEY_TEXTS: texts.encode("latin-1", "replace"),  # as text, letters beyond ASCII were lost
+    }
+    return {tag: values for tag, values in found.items() if values}
 
 
 def _centred(keys: np.ndarray) -> bool:

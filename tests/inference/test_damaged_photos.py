@@ -52,7 +52,8 @@ def whole_pictures():
     clear = rgb.convert("RGBA")
     clear.putalpha(rgb.convert("L"))
     place = {33550: (0.3, 0.3, 0.0), 33922: (0.0, 0.0, 0.0, 5e5, 4e6, 0.0)}
-    place |= {34735: (1, 1, 0, 1, 1025, 0, 1, 1)}
+    place |= {34735: (1, 1, 0, 2, 1025, 0, 1, 1, 1026, 34737, 4, 0), 34737: "map|", 42113: "0"}
+    place |= {34736: (6378137.0, 298.25)}
     return {
         "baseline.jpg": encoded(rgb, "JPEG", quality=90),
         "progressive.jpg": encoded(rgb, "JPEG", progressive=True),
@@ -71,6 +72,7 @@ def whole_pictures():
         "jpeg.tif": encoded(rgb, "TIFF", compression="jpeg"),
         "fax.tif": encoded(rgb.convert("1"), "TIFF", compression="group4"),
         "pages.tif": encoded(rgb, "TIFF", more),
+        "at.tif": encoded(rgb, "TIFF", tiffinfo=place),
         "placed.tif": encoded(rgb, "TIFF", tiffinfo=place, exif=with_exif(3)),
         "float.tif": encoded(Image.fromarray(np.ones(SIZE, np.float32)), "TIFF"),
         "big.tif": encoded(rgb, "TIFF", big_tiff=True),
