@@ -13,8 +13,9 @@ from flaxseg.errors import ConfigError
 from flaxseg.export.about import Step, told_besides
 from flaxseg.export.site import write_site
 from flaxseg.export.stablehlo import SUFFIX, divisor, write_stablehlo
+from flaxseg.files import sha256_of
 from flaxseg.inference.opening import resolve_model_dir
-from flaxseg.model_dir import read_directory
+from flaxseg.model_dir import WEIGHTS_FILE, read_directory
 from flaxseg.origin import licences
 
 ONNX_SUFFIX = ".onnx"
@@ -81,7 +82,11 @@ class ExportArgs:
             except ConfigError as error:
                 raise ConfigError(f"--size {size[0]} {size[1]}: {error}") from None
         options = {"steps": self.steps, "photos": self.check}
-        onnx = {"opset": self.opset, "more": told_besides(directory, header)}
+        onnx = {
+            "opset": self.opset,
+            "more": told_besides(directory, header),
+            "weights_sha256": sha256_of(directory / WEIGHTS_FILE),
+        }
         if self.out.suffix == SUFFIX:
             size = size if size or config.one_program else USUAL_SIZE
             agreement = write_stablehlo(self.out, directory, size=size, **options)

@@ -244,14 +244,19 @@ class Target(NamedTuple):
     Attributes:
         name: their path below the output folder, without `_KIND.SUFFIX`.
         files: each.
+        beside: GeoTIFFs beside some of them, of photos that have coordinates.
     """
 
     name: str
     files: list[Path]
+    beside: list[Path]
 
 
 def output_files(
-    inputs: Sequence[Input], out: Path, endings: Callable[[Input], Sequence[str]]
+    inputs: Sequence[Input],
+    out: Path,
+    endings: Callable[[Input], Sequence[str]],
+    beside: Callable[[Input], Sequence[str]] = lambda _: (),
 ) -> list[Target]:
     """The output files of every photo, none of which is a photo to read.
 
@@ -259,13 +264,14 @@ def output_files(
         inputs: different photos and videos.
         out: the output folder.
         endings: gives what follows the name and `_`, such as "mask.png".
+        beside: gives the same of files that only photos with coordinates have.
 
     Raises:
         DataError: an output would overwrite a photo, or another output.
     """
     names = output_names(inputs)
     targets = [
-        Target(name, [out / f"{name}_{ending}" for ending in endings(item)])
+        Target(name, *([out / f"{name}_{end}" for end in ends(item)] for ends in (endings, beside)))
         for name, item in zip(names, inputs, strict=True)
     ]
     real: dict[Path, str] = {}  # of folders: a call for each of many files would take long
@@ -276,7 +282,7 @@ def output_files(
         return real[path.parent], path.name
 
     photos = {key(item.path): item.path for item in inputs}
-    for file in (file for target in targets for file in target.files):
+    for file in (file for target in targets for file in target.files + target.beside):
         if key(file) in photos:
             raise DataError(
                 f"the output {file} would overwrite the image {photos[key(file)]}: choose another "

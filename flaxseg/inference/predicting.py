@@ -13,7 +13,7 @@ from flaxseg import distributed
 from flaxseg.data.problems import raise_problems
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.exported import require_logits
-from flaxseg.inference.inputs import Input, find_inputs, output_files
+from flaxseg.inference.inputs import Input, Target, find_inputs, output_files
 from flaxseg.inference.journal import Journal, fingerprint
 from flaxseg.inference.opening import Pathlike, model_files, resolve_model_dir, run_settings
 from flaxseg.inference.outputs import OUTPUTS, check_kinds, make_folder, needed_detail
@@ -33,8 +33,10 @@ from flaxseg.inference.videos import check_videos, run_video, video_endings
 from flaxseg.inference.views import PLAIN, Views
 from flaxseg.labels import LabelSet
 from flaxseg.ops import Precision
+from flaxseg.pictures.coordinates import is_ours
 from flaxseg.pictures.kinds import USUAL
 from flaxseg.pictures.open import MAX_PIXELS, check_max_pixels
+from flaxseg.pictures.write import beside
 from flaxseg.printed import tracked
 
 
@@ -68,7 +70,9 @@ def predict_files(
     `NAME_probabilities.npz` those of all classes, `probabilities` (H, W, K) float16 with their
     names, `classes`. NAME is the photo's file name without its suffix, below the subfolders of a
     folder that was given; if two photos share it, the names of all start with their folder, and if
-    need be keep the suffix. `summary.csv` has a row, and `coco.json` the regions, of each photo.
+    need be keep the suffix. Of photos with coordinates, mask, colours and confidence are written as
+    GeoTIFFs, too, `NAME_mask.tif` and so on. `summary.csv` has a row, and `coco.json` the regions,
+    of each photo.
 
     Files that are named as videos are segmented frame by frame, after the photos, and give videos:
     `NAME_mask.mkv` and `NAME_confidence.mkv`, which are lossless, `NAME_color.mp4` and
@@ -151,7 +155,9 @@ def predict_files(
         asks = "a confidence or probability (--write, --min-confidence, --scales, --flip)"
         require_logits(segmenter, asks)
     labels, settings = segmenter.predictor.label_set, run_settings(Path(model_dir))
-    targets = output_files(items, out, functools.partial(_endings, kinds))
+    targets = output_files(
+        items, out, functools.partial(_endings, kinds), functools.partial(_beside, kinds)
+    )
     make_folder(out)
     made_with = {
         "--min-confidence": min_confidence,
@@ -201,7 +207,12 @@ def predict_files(
     distributed.wait_for_all("the files about all photos are written")
     rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
     _raise_of_any(lambda: raise_problems(problems, f"of {len(pairs)} {what} cannot be used{rest}"))
-    return [file for target in targets for file in target.files] + about
+    return [file for target in targets for file in _there(target)] + about
+
+
+def _there(target: Target) -> list[Path]:
+    """The files of a photo or a video."""
+    return target.files + [file for file in target.beside if is_ours(file)]
 
 
 def _endings(kinds: Sequence[str], item: Input) -> list[str]:
@@ -209,6 +220,14 @@ def _endings(kinds: Sequence[str], item: Input) -> list[str]:
     if item.video:
         return video_endings(kinds)
     return [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
+
+
+def _beside(kinds: Sequence[str], item: Input) -> list[str]:
+    """The same of the files that a photo with coordinates has besides."""
+    if item.video:
+        return []
+    placed = (OUTPUTS[kind] for kind in kinds if kind in OUTPUTS and OUTPUTS[kind].placed)
+    return [beside(Path(output.ending)).name for output in placed]
 
 
 def _check_share(name: str, value: float) -> None:

@@ -23,6 +23,7 @@ from flaxseg import models, native
 from flaxseg.cli import main
 from flaxseg.data.shapes import LABELS, SPLITS, Shapes
 from flaxseg.errors import ConfigError
+from flaxseg.files import sha256_of
 from flaxseg.inference import evaluate_dir
 from flaxseg.model_dir import Header
 from flaxseg.preprocess import Preprocess
@@ -162,6 +163,7 @@ def test_an_onnx_file_tells_what_it_is(folder):
     assert told["classes"] == told["labels"]["classes"] == list(LABELS.classes)
     assert {key: told[key] for key in PREPROCESS.to_json()} == PREPROCESS.to_json()
     assert told["more"] == {"licence": "CC-BY-NC-4.0"} and told["opset"] == 18
+    assert told["weights_sha256"] == sha256_of(folder / "free" / "model.safetensors")
     model = onnx.load(folder / "free.onnx")
     assert model.opset_import[0].version == 18
     operations = {node.op_type for node in model.graph.node}
