@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types suite docs newest parity peers browser dist format clean
+.PHONY: train test lint types suite docs newest parity peers browser start dist format clean
 
 train: $(VENV)/.train
 	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128 \
@@ -50,6 +50,11 @@ peers: $(VENV)/.peers
 # Looks at the demo's page in Chromium, which must be installed: apt-get install -y chromium.
 browser: $(VENV)/.browser
 	$(BIN)/pytest -o filterwarnings=default tests/browser
+
+# Types README's Start in an empty environment with the wheel, with a file of every published layout:
+# minutes, and gigabytes below $TMPDIR that go away again.
+start: $(VENV)/.test
+	$(BIN)/pytest -n $(WORKERS) -o filterwarnings=default tests/start
 
 # Prints how far each network is from its PyTorch twin, and fails beyond the bounds.
 parity: $(VENV)/.test
