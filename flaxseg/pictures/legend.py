@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -13,7 +14,25 @@ PAPER, INK, FRAME = (255, 255, 255), (24, 24, 24), (128, 128, 128)
 
 _MIN_FONT, _MAX_FONT = 13, 96
 
-Entry = tuple[Line, Color]
+
+class Entry(NamedTuple):
+    """What a swatch stands for.
+
+    Attributes:
+        line: the name.
+        color: of the swatch.
+        striped: it is hatched as pixels without a class are, see `stripes`.
+    """
+
+    line: Line
+    color: Color
+    striped: bool = False
+
+
+def stripes(shape: tuple[int, int], width: int) -> np.ndarray:
+    """Slanting lines of this width, every eighth pixel, (H, W) bool."""
+    y, x = np.indices(shape)
+    return (x + y) % 8 < width
 
 
 def with_legend(picture: np.ndarray, label: np.ndarray, labels: LabelSet) -> np.ndarray:
@@ -39,7 +58,7 @@ def with_legend(picture: np.ndarray, label: np.ndarray, labels: LabelSet) -> np.
 def entries(maps: Iterable[np.ndarray], labels: LabelSet) -> list[Entry]:
     """Name and colour of every class that occurs, in class order."""
     found = {int(i) for label in maps for i in np.unique(label)} - {IGNORE}
-    return [(class_line(labels.classes[i], i), labels.palette[i]) for i in sorted(found)]
+    return [Entry(class_line(labels.classes[i], i), labels.palette[i]) for i in sorted(found)]
 
 
 def legend(named: Sequence[Entry], width: int, size: int) -> np.ndarray:
@@ -51,16 +70,19 @@ def legend(named: Sequence[Entry], width: int, size: int) -> np.ndarray:
         size: of the font in pixels.
     """
     gap = size // 2
-    cell = max(line.width(size) for line, _ in named) + size + 3 * gap
+    cell = max(entry.line.width(size) for entry in named) + size + 3 * gap
     columns = min(max((width - gap) // cell, 1), len(named))
     rows, row_height = -(-len(named) // columns), round(1.6 * size)
     strip = Image.new("RGB", (max(width, cell + gap), rows * row_height + gap), PAPER)
     draw = ImageDraw.Draw(strip)
-    for i, (line, color) in enumerate(named):
+    for i, (line, color, striped) in enumerate(named):
         left, top = gap + i % columns * cell, gap // 2 + i // columns * row_height
         middle = top + row_height // 2
         box = (left, middle - size // 2, left + size, middle + size // 2)
         draw.rectangle(box, fill=color, outline=FRAME)
+        if striped:
+            lines = Image.fromarray(stripes((size, size), 2))
+            strip.paste(FRAME, (box[0], box[1]), lines)
         line.draw(draw, left + size + gap, middle, size, INK)
     return np.asarray(strip)
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from flaxseg.errors import DataError
 from flaxseg.labels import IGNORE, LabelSet
-from flaxseg.pictures.legend import FRAME, INK, PAPER, entries, legend, stack
+from flaxseg.pictures.legend import FRAME, INK, PAPER, Entry, entries, legend, stack, stripes
 from flaxseg.pictures.overlay import IGNORED_COLOR, check_pair, checked_label, colorize, overlay
 from flaxseg.pictures.text import Line, caption_line
 
@@ -175,9 +175,8 @@ def _hatched(label: np.ndarray, labels: LabelSet) -> np.ndarray:
 
 
 def _stripes(label: np.ndarray, width: int) -> np.ndarray:
-    """Slanting lines of this width, every eighth pixel, where a label map knows nothing."""
-    y, x = np.indices(label.shape)
-    return (label == IGNORE) & ((x + y) % 8 < width)
+    """Slanting lines of this width where a label map knows nothing."""
+    return (label == IGNORE) & stripes(label.shape, width)
 
 
 def _explained(
@@ -189,7 +188,7 @@ def _explained(
     """A sheet with the classes that occur in it below."""
     named = entries([*truths, *predictions], labels)
     if any((np.asarray(truth) == IGNORE).any() for truth in truths):
-        named.append((caption_line("ignored"), IGNORED_COLOR))
+        named.append(Entry(caption_line("ignored"), IGNORED_COLOR, striped=True))
     return stack([grid, legend(named, grid.shape[1], _FONT)] if named else [grid])
 
 

@@ -12,6 +12,8 @@ from flaxseg.pictures import (
     with_legend,
 )
 from flaxseg.pictures.bars import Column, bar_sheet
+from flaxseg.pictures.legend import Entry, legend
+from flaxseg.pictures.text import caption_line
 
 PALETTE = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
 LABELS = LabelSet("toys", ("car", "tree", "sky"), PALETTE)
@@ -181,6 +183,16 @@ def test_a_batch_is_shown_pixel_by_pixel_and_hatched_where_it_is_ignored(side):
     for color in ((0, 0, 0), (255, 255, 255)):
         assert 0.2 < (ignored == color).all(-1).mean() < 0.3
     assert has_color(sheet[-40:], PALETTE[0])
+
+
+def test_the_legend_shows_ignored_pixels_hatched_like_the_picture():
+    plain, striped = (
+        legend([Entry(caption_line("ignored"), (0, 0, 0), striped)], 200, 16)
+        for striped in (False, True)
+    )
+    changed = (plain != striped).any(-1)
+    assert 0.2 < changed.sum() / 16**2 < 0.3
+    assert (striped[changed] == (128, 128, 128)).all()
 
 
 def test_bars_are_as_long_as_their_numbers():
