@@ -42,6 +42,7 @@ def typed(start_lines, tmp_path_factory) -> Typed:
         "PATH": f"{place / 'bin'}:{os.defpath}",
         "HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",  # the server in the hub's place knows git's way alone
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
 
     def run(line: str, where: Path, **more: str) -> subprocess.CompletedProcess:

@@ -56,7 +56,7 @@ def mmcv(data: str) -> Writer:
             "mmseg_version": "0.5.0+b57fb2b",
             "config": "model = dict(\n    type='EncoderDecoder')\n",
             "CLASSES": labels.classes,
-            "PALETTE": [list(color) for color in labels.colors],
+            "PALETTE": [list(color) for color in labels.palette],
             "epoch": 2,
             "iter": 160000,
         }
@@ -69,7 +69,7 @@ def mmcv(data: str) -> Writer:
 def mmengine(path: Path, state: State) -> None:
     """mmengine's runner: mmsegmentation 1.x."""
     labels = known_labels(CITYSCAPES)
-    dataset = {"classes": labels.classes, "palette": [list(color) for color in labels.colors]}
+    dataset = {"classes": labels.classes, "palette": [list(color) for color in labels.palette]}
     meta = {"dataset_meta": dataset, "seed": 0, "experiment_name": "bisenetv2", "iter": 160000}
     torch.save({"meta": meta, "state_dict": state, "message_hub": {}}, path)
 
