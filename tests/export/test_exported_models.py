@@ -99,6 +99,23 @@ def test_predictions_are_those_of_the_model(folder, photo, tmp_path, name):
     assert np.mean(masks[0] == masks[1]) >= 0.999
 
 
+def test_a_run_that_looked_at_another_size_says_so(folder, photo, tmp_path, capsys):
+    run, file = tmp_path / "run", tmp_path / "run.stablehlo"
+    save("ccnet", run / "model", TINY)
+    (run / "config.json").write_text(json.dumps({"data": "shapes", "eval_size": [32, 64]}))
+    assert main(["export", str(run), str(file)]) == 0
+    flags = "--size 32 64"
+    assert f"seen       by the run with {flags}" in (told := capsys.readouterr().out)
+    assert f": flaxseg predict {file} {flags}\n" in told
+    masks = []
+    for model, more in ((run, ()), (file, flags.split()), (file, ())):
+        out = tmp_path / f"out{len(masks)}"
+        assert main(["predict", str(model), str(photo), "--out", str(out), *more]) == 0
+        with Image.open(out / "photo_mask.png") as mask:
+            masks.append(np.asarray(mask))
+    assert np.mean(masks[0] == masks[1]) >= 0.999 > np.mean(masks[0] == masks[2])
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_logits_are_those_of_the_model(folder, name):
     """Of a batch of another length, and of another size where it is free."""
