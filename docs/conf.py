@@ -8,10 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Notebooks train for seconds, and most of their time goes into compiling: programs of all sizes are
-# compiled once for all of them. They are no part of the home.
+# What notebooks compile is no part of the home. They train for seconds: as in the suite, compiling
+# is to be fast, and not the code.
 os.environ.setdefault("FLAXSEG_CACHE", str(ROOT / "docs" / "_build" / "cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # Imported late: the lines above are read by JAX, and the path by the search for flaxseg.
 from docutils import nodes  # noqa: E402
@@ -22,8 +22,10 @@ from sphinx.util import inspect  # noqa: E402
 import flaxseg  # noqa: E402
 from convert.parity.compiling import xla_flags  # noqa: E402
 
-# As in the suite: this way XLA compiles faster.
-os.environ.setdefault("XLA_FLAGS", xla_flags({"xla_cpu_use_fusion_emitters": False}))
+os.environ.setdefault(
+    "XLA_FLAGS",
+    xla_flags({"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}),
+)
 
 project = "flaxseg"
 copyright = "the authors of flaxseg, Apache-2.0"
