@@ -8,12 +8,24 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What notebooks compile is no part of the home. They train for seconds: as in the suite, compiling
+# is to be fast, and not the code.
+os.environ.setdefault("FLAXSEG_CACHE", str(ROOT / "docs" / "_build" / "cache"))
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-# Imported late: the line above is read by JAX, and the path by the search for flaxseg.
+# Imported late: the lines above are read by JAX, and the path by the search for flaxseg.
+from docutils import nodes  # noqa: E402
 from flax import nnx  # noqa: E402
+from sphinx import addnodes  # noqa: E402
 from sphinx.util import inspect  # noqa: E402
 
 import flaxseg  # noqa: E402
+from convert.parity.compiling import xla_flags  # noqa: E402
+
+os.environ.setdefault(
+    "XLA_FLAGS",
+    xla_flags({"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}),
+)
 
 project = "flaxseg"
 copyright = "the authors of flaxseg, Apache-2.0"
@@ -21,7 +33,7 @@ version = release = flaxseg.__version__
 html_title = f"flaxseg {version}"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
@@ -32,6 +44,18 @@ nitpicky = True
 
 # Links to headings work as on a code host, in all levels that pages have.
 myst_heading_anchors = 4
+# Notebooks run at every build, as what they show follows from the library and not from them; each
+# in a folder of its own. A cell that fails is a warning with its traceback.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_show_tb = True
+# Libraries complain there about a machine that is slow.
+nb_output_stderr = "remove"
+nb_merge_streams = True
+# Widgets would be loaded from another host.
+nb_ipywidgets_js = {}
+
 # Tables that programs write, and outputs of a terminal, are no language that Pygments knows.
 highlight_language = "none"
 myst_enable_extensions = ["attrs_block"]
@@ -122,8 +146,29 @@ def _signature(app, what, name, thing, options, signature, returns):
     return inspect.stringify_signature(own, unqualified_typehints=True), None
 
 
+def _introduced(app, document):
+    """The page of a notebook begins with its task, the page of the same name, and its file.
+
+    The notebook itself holds no such links: they would lead nowhere once it is elsewhere.
+    """
+    path = Path(app.env.doc2path(app.env.docname))
+    title = document.next_node(nodes.title)
+    if path.suffix != ".ipynb" or title is None:
+        return
+    task = addnodes.pending_xref(
+        "", nodes.inline(), refdomain="std", reftype="doc", reftarget=f"/{path.stem}"
+    )
+    task.attributes |= {"refdoc": app.env.docname, "refexplicit": False, "refwarn": True}
+    file = addnodes.download_reference("", path.name, reftarget=path.name, reftype="download")
+    file["refdoc"] = app.env.docname
+    words = "A notebook of ", task, ", run when this page was built: ", file
+    line = nodes.paragraph("", "", *(nodes.Text(w) if isinstance(w, str) else w for w in words))
+    title.parent.insert(1, line)
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("doctree-read", _introduced, priority=400)  # before downloads are collected
     app.connect("autodoc-process-signature", _signature)
     app.connect("missing-reference", _public, priority=100)
     app.connect("missing-reference", _plain, priority=900)

@@ -2,6 +2,7 @@
 
 import ast
 import html.parser
+import json
 import re
 import shutil
 import subprocess
@@ -131,3 +132,32 @@ def test_mistakes_stop_a_build(tmp_path):
     for page, mistake in zip(pages, MISTAKES, strict=True):
         lines = [line for line in done.stderr.splitlines() if mistake.strip("#") in line]
         assert lines and "WARNING" in lines[0], f"{page}: {done.stderr}"
+
+
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+def test_a_notebook_shows_what_it_made(notebook):
+    page = HTML / "notebooks" / f"{notebook.stem}.html"
+    text = page.read_text()
+    pictures = dict(re.findall(r'<img alt="([^"]*)"[^>]* src="([^"]+)"', text))
+    # Each has its own words: one without has its file's name.
+    assert len(pictures) >= 2 and not any(words.endswith(".png") for words in pictures)
+    assert all((page.parent / source).exists() for source in pictures.values())
+    assert f'href="../{notebook.stem}.html"' in text
+    (download,) = re.findall(r'<a class="[^"]*download[^"]*"[^>]* href="([^"]+)"', text)
+    assert (page.parent / download).read_bytes() == notebook.read_bytes()
+
+
+def test_a_cell_that_fails_stops_a_build(tmp_path):
+    for folder in ("inventories", "_static"):
+        shutil.copytree(DOCS / folder, tmp_path / "source" / folder)
+    notebook = json.loads(NOTEBOOKS[0].read_text())
+    cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    notebook["cells"] = [cell | {"source": "1 / 0"}]
+    (tmp_path / "source" / "index.ipynb").write_text(json.dumps(notebook))
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", DOCS]
+    command += [tmp_path / "source", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
