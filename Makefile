@@ -47,8 +47,10 @@ newest:
 peers: $(VENV)/.peers
 	$(BIN)/pytest -n $(WORKERS) -o filterwarnings=default tests/peers
 
-# Looks at the demo's page in Chromium, which must be installed: apt-get install -y chromium.
-browser: $(VENV)/.browser
+# Looks at the demo's page, an exported folder and the documentation in Chromium, which must be
+# installed: apt-get install -y chromium.
+browser: $(VENV)/.browser $(VENV)/.docs
+	$(BIN)/python -m sphinx -b html -q docs docs/_build/html
 	$(BIN)/pytest -o filterwarnings=default tests/browser
 
 # Prints how far each network is from its PyTorch twin, and fails beyond the bounds.

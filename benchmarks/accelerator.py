@@ -167,7 +167,7 @@ def write_page() -> None:
 def committed() -> str:
     """The tables of all files of benchmarks/results/accelerator."""
     files = sorted((ROOT / "benchmarks" / "results" / "accelerator").glob("*.jsonl"))
-    return "\n\n".join(f"{file.stem}:\n\n" + "\n".join(table(read(file))) for file in files)
+    return "\n\n".join(f"`{file.stem}.jsonl`:\n\n" + "\n".join(table(read(file))) for file in files)
 
 
 def table(lines: list[Line]) -> Iterator[str]:
@@ -178,7 +178,8 @@ def table(lines: list[Line]) -> Iterator[str]:
     for x in lines:
         if "ceiling" in x:
             call = f" of call {x['call']}" if "call" in x else ""
-            yield f"- {x['ceiling']}{call}: {x['median']:.4g} {x['what']}, slowest {x['min']:.4g}"
+            rates = f"{x['median']:.4g} {x['what']}, slowest {x['min']:.4g}"
+            yield f"- ceiling, {x['ceiling']}{call}: {rates}"
     yield "\n| operation | size | milliseconds of each form, the fastest bold |\n|---|---|---|"
     races = {(x["race"], x["shape"]): None for x in lines if "race" in x}
     for race in races:
@@ -195,11 +196,11 @@ def table(lines: list[Line]) -> Iterator[str]:
     for key in dict.fromkeys(map(_key, lines)):
         if key is not None:
             yield _row(*key, [x for x in lines if _key(x) == key])
-    yield ""
-    yield "| network | precision | difference |\n|---|---|---|"
-    for x in lines:
-        if x.get("what") == "difference":
-            yield f"| `{x['network']}` | {x['precision']} | {x['difference']:.1e} |"
+    differences = [x for x in lines if x.get("what") == "difference"]
+    if differences:
+        yield "\n| network | precision | difference |\n|---|---|---|"
+    for x in differences:
+        yield f"| `{x['network']}` | {x['precision']} | {x['difference']:.1e} |"
     for x in lines:
         if "error" in x:
             yield f"\n{' '.join(x['task'])}: {x['error']}"

@@ -126,7 +126,8 @@ def table() -> str:
 
 
 def _line(row: Row, found: dict[str, Any]) -> str:
-    first = f"| `{row.model}` | {row.topology} | {' '.join(VARIANTS[row.variant])} |"
+    flags = " ".join(VARIANTS[row.variant])
+    first = f"| `{row.model}` | {row.topology} | {flags and f'`{flags}`'} |"
     if "timed_out" in found:
         return f"{first} not compiled within {found['timed_out']:.0f} s |" + " |" * 11
     if "crashed" in found:

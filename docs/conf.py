@@ -45,6 +45,8 @@ html_css_files = ["wide.css"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+# Defaults as they are written: jnp.float32 and not the class behind it.
+autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 autosummary_generate = False
@@ -115,6 +117,7 @@ def _signature(app, what, name, thing, options, signature, returns):
     """A network is made by its own arguments; its metaclass takes any."""
     if what != "class" or not issubclass(thing, nnx.Module):
         return None
+    app.emit("autodoc-before-process-signature", thing.__init__, True)
     own = inspect.signature(thing.__init__, bound_method=True)
     return inspect.stringify_signature(own, unqualified_typehints=True), None
 

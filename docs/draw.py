@@ -308,9 +308,9 @@ def _box(stage: Stage, x: float, y: float) -> list[str]:
 
 
 def _shape(stage: Stage) -> str:
-    if len(stage.shape) == 2:
-        return f"{stage.shape[0]} tokens × {stage.shape[1]}"
-    return " × ".join(map(str, stage.shape))
+    kind = " tokens × " if len(stage.shape) == 2 else " × "
+    # Spaces at which no line ends.
+    return kind.join(map(str, stage.shape)).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def table(stages: list[Stage]) -> str:

@@ -96,7 +96,7 @@ def _classes(labels: LabelSet, statistics: Mapping[str, Statistics]) -> Table:
     for heading in ("id", "class"):
         table.add_column(heading, justify="right" if heading == "id" else "left")
     headings = [f"{split} %" for split in ("train", *others)]
-    for heading in (*headings, "in images %", "median-freq. weight", "ENet weight"):
+    for heading in (*headings, "in images %", "median-freq weight", "ENet weight"):
         table.add_column(heading, justify="right")
     median, enet = train.median_frequency_weights(), train.enet_weights()
     present = 100 * train.images / max(len(train.counts), 1)

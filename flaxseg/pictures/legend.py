@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from flaxseg.labels import IGNORE, Color, LabelSet
+from flaxseg.labels import IGNORE, LabelSet
 from flaxseg.pictures.text import Line, class_line
 
 PAPER, INK, FRAME = (255, 255, 255), (24, 24, 24), (128, 128, 128)
 
 _MIN_FONT, _MAX_FONT = 13, 96
 
-Entry = tuple[Line, Color]
+Entry = tuple[Line, np.ndarray]
+"""A name, and the picture (h, w, 3) that fills its swatch, repeated: of one pixel for a colour."""
 
 
 def with_legend(picture: np.ndarray, label: np.ndarray, labels: LabelSet) -> np.ndarray:
@@ -39,14 +40,15 @@ def with_legend(picture: np.ndarray, label: np.ndarray, labels: LabelSet) -> np.
 def entries(maps: Iterable[np.ndarray], labels: LabelSet) -> list[Entry]:
     """Name and colour of every class that occurs, in class order."""
     found = {int(i) for label in maps for i in np.unique(label)} - {IGNORE}
-    return [(class_line(labels.classes[i], i), labels.palette[i]) for i in sorted(found)]
+    palette = np.asarray(labels.palette, np.uint8)
+    return [(class_line(labels.classes[i], i), palette[i, None, None]) for i in sorted(found)]
 
 
 def legend(named: Sequence[Entry], width: int, size: int) -> np.ndarray:
     """Swatches with names in columns, (H, W, 3) uint8.
 
     Args:
-        named: at least one class.
+        named: at least one entry.
         width: the least width in pixels.
         size: of the font in pixels.
     """
@@ -56,11 +58,12 @@ def legend(named: Sequence[Entry], width: int, size: int) -> np.ndarray:
     rows, row_height = -(-len(named) // columns), round(1.6 * size)
     strip = Image.new("RGB", (max(width, cell + gap), rows * row_height + gap), PAPER)
     draw = ImageDraw.Draw(strip)
-    for i, (line, color) in enumerate(named):
+    for i, (line, fill) in enumerate(named):
         left, top = gap + i % columns * cell, gap // 2 + i // columns * row_height
         middle = top + row_height // 2
-        box = (left, middle - size // 2, left + size, middle + size // 2)
-        draw.rectangle(box, fill=color, outline=FRAME)
+        upper, side = middle - size // 2, 2 * (size // 2) + 1
+        strip.paste(Image.fromarray(_repeated(fill, side)), (left, upper))
+        draw.rectangle((left, upper, left + side - 1, upper + side - 1), outline=FRAME)
         line.draw(draw, left + size + gap, middle, size, INK)
     return np.asarray(strip)
 
@@ -74,6 +77,12 @@ def stack(parts: Sequence[np.ndarray]) -> np.ndarray:
         sheet[top : top + part.shape[0], : part.shape[1]] = part
         top += part.shape[0]
     return sheet
+
+
+def _repeated(fill: np.ndarray, side: int) -> np.ndarray:
+    """A picture (h, w, 3) beside and below itself, as a square."""
+    y, x = np.indices((side, side))
+    return fill[y % fill.shape[0], x % fill.shape[1]]
 
 
 def _font_size(height: int, width: int) -> int:

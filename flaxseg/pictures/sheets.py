@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from flaxseg.errors import DataError
 from flaxseg.labels import IGNORE, LabelSet
-from flaxseg.pictures.legend import FRAME, INK, PAPER, entries, legend, stack
+from flaxseg.pictures.legend import INK, PAPER, entries, legend, stack
 from flaxseg.pictures.overlay import IGNORED_COLOR, check_pair, checked_label, colorize, overlay
 from flaxseg.pictures.text import Line, caption_line
 
@@ -20,6 +20,7 @@ _MIN_TILE, _MAX_TILE = 160, 480  # longest side of the largest picture of a cont
 _EXAMPLE = 240  # longest side of every picture of an example sheet
 _BATCHED = 256  # most pixels of a side of a batch sheet's pictures
 _ALPHA = 0.65
+_PERIOD = 8  # pixels from one line of a hatching to the next
 _WIDE = 0.75  # examples per row of a square number of examples
 
 
@@ -65,8 +66,8 @@ def contact_sheet(
         check_pair(image, truth)
         check_pair(image, prediction)
         known, guessed = (_scaled_label(label, labels, scale) for label in (truth, prediction))
-        pictures = [_scaled(image, scale), _hatched(known, labels)]
-        pictures.append(colorize(guessed, labels.palette))
+        painted = [colorize(label, labels.palette) for label in (known, guessed)]
+        pictures = [_scaled(image, scale), _hatched(painted[0], known == IGNORE), painted[1]]
         cells.append(_Cell(pictures, captions[i] if captions else ""))
     grid = _grid(cells, columns=1, titles=("photo", "truth", "prediction"))
     return _explained(grid, truths, labels, predictions)
@@ -161,23 +162,16 @@ def _overlaid(
     """A photo and, over it, what it shows."""
     check_pair(image, truth)
     photo, label = _scaled(image, scale), _scaled_label(truth, labels, scale)
-    blend = overlay(photo, label, labels, _ALPHA)
-    blend[_stripes(label, 2)] = IGNORED_COLOR
-    blend[_stripes(label, 4) & ~_stripes(label, 2)] = PAPER
-    return _Cell([photo, blend], caption)
+    return _Cell([photo, _hatched(overlay(photo, label, labels, _ALPHA), label == IGNORE)], caption)
 
 
-def _hatched(label: np.ndarray, labels: LabelSet) -> np.ndarray:
-    """`colorize`, with ignored pixels striped: a class may be black as well."""
-    picture = colorize(label, labels.palette)
-    picture[_stripes(label, 2)] = FRAME
-    return picture
-
-
-def _stripes(label: np.ndarray, width: int) -> np.ndarray:
-    """Slanting lines of this width, every eighth pixel, where a label map knows nothing."""
-    y, x = np.indices(label.shape)
-    return (label == IGNORE) & ((x + y) % 8 < width)
+def _hatched(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """A picture with slanting lines, black and white: a class may have either colour."""
+    y, x = np.indices(where.shape)
+    phase = (x + y) % _PERIOD
+    picture = np.where((where & (phase < _PERIOD // 4))[..., None], IGNORED_COLOR, picture)
+    between = where & (phase >= _PERIOD // 4) & (phase < _PERIOD // 2)
+    return np.where(between[..., None], PAPER, picture).astype(np.uint8)
 
 
 def _explained(
@@ -189,7 +183,8 @@ def _explained(
     """A sheet with the classes that occur in it below."""
     named = entries([*truths, *predictions], labels)
     if any((np.asarray(truth) == IGNORE).any() for truth in truths):
-        named.append((caption_line("ignored"), IGNORED_COLOR))
+        paper = np.full((_PERIOD, _PERIOD, 3), PAPER, np.uint8)
+        named.append((caption_line("ignored"), _hatched(paper, np.ones(paper.shape[:2], bool))))
     return stack([grid, legend(named, grid.shape[1], _FONT)] if named else [grid])
 
 

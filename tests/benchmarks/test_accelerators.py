@@ -99,4 +99,4 @@ def test_rows_are_made_once_and_written_to_the_page(benchmark, monkeypatch, caps
     assert len({line.count("|") for line in lines[1:-1]}) == 1
     assert "| 3.00 GiB | 75% | 1000 | 2.00 | 1 | 2 | memory | 2.50 ms |  | 80 s |" in lines[3]
     assert "| not compiled within 600 s |" in lines[4]
-    assert "| --override remat=true | 16 | 512×512 | 31.50 GiB | 200% |" in lines[5]
+    assert "| `--override remat=true` | 16 | 512×512 | 31.50 GiB | 200% |" in lines[5]

@@ -180,10 +180,12 @@ def test_names_what_does_not_fit(fields, message):
         make_config(**fields)
 
 
-def test_command_lists_them(capsys):
+def test_command_lists_them(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(["recipes"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in NAMED)
+    assert all(name in text for name in NAMED) and "setr_naive_cityscapes" in text
+    assert "…" not in text
     assert cli.main(["recipes", "--model", "segformer_b1"]) == 0
     text = capsys.readouterr().out
     assert "--warmup-steps 1500" in text and "--init FILE" in text

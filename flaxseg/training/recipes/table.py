@@ -10,7 +10,8 @@ from rich.text import Text
 from flaxseg.training.config import TrainConfig, flag, show
 from flaxseg.training.recipes import NAMED, Recipe, find_recipe
 
-_COLUMNS = ("recipe", "networks", "data", "crop", "batch", "length", "optimiser", "lr", "source")
+_COLUMNS = ("recipe", "networks", "training", "source")
+"""Few, so that no word of them is cut in a terminal of 80 letters."""
 
 
 def recipes_table(model: str | None = None) -> RenderableType:
@@ -32,28 +33,29 @@ def recipes_table(model: str | None = None) -> RenderableType:
 def _overview() -> Table:
     table = Table(title="recipes; --model M shows every field")
     for name in _COLUMNS:
-        table.add_column(name, no_wrap=name == "recipe")
+        table.add_column(name, no_wrap=name in ("recipe", "networks"), overflow="fold")
     for name, recipes in NAMED.items():
-        rows: dict[tuple[str, ...], list[str]] = {}
+        rows: dict[tuple[str, str], list[str]] = {}
         for network, recipe in recipes.items():
-            rows.setdefault(_numbers(network, recipe), []).append(network)
-        for numbers, networks in rows.items():
-            table.add_row(name, _abbreviated(networks), *numbers)
+            rows.setdefault((_numbers(network, recipe), recipe.source), []).append(network)
+        for (numbers, source), networks in rows.items():
+            table.add_row(name, _abbreviated(networks), numbers, source)
         table.add_section()
     return table
 
 
-def _numbers(network: str, recipe: Recipe) -> tuple[str, ...]:
+def _numbers(network: str, recipe: Recipe) -> str:
+    """Data, batch, length, optimiser and rate: "pets, 64 of 128×128, 50 epochs, adam 0.1"."""
     config = TrainConfig.from_json({"model": network, **recipe.fields})
     length = f"{config.steps} steps" if config.steps else f"{config.epochs} epochs"
     crop = "×".join(map(str, config.image_size))
-    optimizer, lr = config.optimizer, f"{config.lr:g}"
-    return config.data, crop, str(config.batch_size), length, optimizer, lr, recipe.source
+    batch, optimizer = f"{config.batch_size} of {crop}", f"{config.optimizer} {config.lr:g}"
+    return ", ".join((config.data, batch, length, optimizer))
 
 
 def _abbreviated(networks: list[str]) -> str:
-    more = f" and {len(networks) - 3} more" if len(networks) > 4 else ""
-    return " ".join(networks[:3] if more else networks) + more
+    more = [f"and {len(networks) - 3} more"] if len(networks) > 4 else []
+    return "\n".join([*(networks[:3] if more else networks), *more])
 
 
 def _details(title: str, recipe: Recipe) -> RenderableType:
