@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types suite docs newest parity peers browser dist format clean
+.PHONY: train test lint types suite docs newest parity peers browser start dist format clean
 
 train: $(VENV)/.train
 	$(BIN)/python train.py --model ccnet --override backbone.width=16 channels=128 \
@@ -52,6 +52,11 @@ peers: $(VENV)/.peers
 browser: $(VENV)/.browser $(VENV)/.docs
 	$(BIN)/python -m sphinx -b html -q docs docs/_build/html
 	$(BIN)/pytest -o filterwarnings=default tests/browser
+
+# Types README's Start in an empty environment with the wheel, with a file of every published layout:
+# minutes, and gigabytes below $TMPDIR that go away again.
+start: $(VENV)/.test
+	$(BIN)/pytest -n $(WORKERS) -o filterwarnings=default tests/start
 
 # Prints how far each network is from its PyTorch twin, and fails beyond the bounds.
 parity: $(VENV)/.test

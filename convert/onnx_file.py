@@ -58,6 +58,7 @@ def write_onnx(
     opset: int | None = None,
     photos: str | os.PathLike | None = None,
     more: Mapping[str, Any] | None = None,
+    weights_sha256: str | None = None,
 ) -> Agreement:
     """Writes a network as ONNX, once the file has been compared with the model.
 
@@ -77,6 +78,7 @@ def write_onnx(
         opset: version of ONNX's operators, one of `OPSETS`; 20 if None.
         photos: folder of photos to compare on; None: noise and drawn shapes.
         more: what else is told of the model.
+        weights_sha256: of the model's file of weights, told where it is given.
 
     Returns:
         How far onnxruntime and Flax agree.
@@ -96,7 +98,10 @@ def write_onnx(
         raise ConfigError(f"--opset is {opset}, it must be from {OPSETS[0]} to {OPSETS[-1]}")
     size = size or header.config.fixed_size
     program = _trace(header, arrays, size, steps, opset)
-    program.model.metadata_props.update(_notes(header, size, steps, opset, more or {}))
+    notes = _notes(header, size, steps, opset, more or {})
+    if weights_sha256 is not None:
+        notes["weights_sha256"] = json.dumps(weights_sha256)
+    program.model.metadata_props.update(notes)
     weights = sum(array.size for array in arrays.values()) * np.dtype(np.float32).itemsize
     with _staged(path) as new:
         program.save(new, external_data=weights > LARGEST)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 from rich.console import Console
 
+from flaxseg.completion import WHAT, Asked, Shell, arguments_of, script
 from flaxseg.errors import ConfigError, FlaxsegError
 from flaxseg.pictures.kinds import USUAL, Kind
 from flaxseg.pictures.open import MAX_PIXELS
@@ -54,7 +56,10 @@ def main(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0 if words else MEND
-    code = guarded(lambda: _run(words, prog))
+    with warnings.catch_warnings():
+        # About damaged tags of pictures, without the file's name: what they cost is told of.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        code = guarded(lambda: _run(words, prog))
     if args is None and code == INTERRUPTED:
         # The process is ours, and JAX crashes at its end if a compilation was interrupted.
         sys.stdout.flush()
@@ -116,12 +121,17 @@ def _opened(model: str) -> Path:
     return _converters().as_directory(model, say=print)
 
 
-def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "TrainConfig":
+def parse_train_config(
+    args: Sequence[str],
+    prog: str = "flaxseg train",
+    about: str = "Train a segmentation network.",
+) -> "TrainConfig":
     """Reads the settings of a training run; flags beat `--config`, which beats `--recipe`.
 
     Args:
         args: arguments of `flaxseg train`.
         prog: name in the help text.
+        about: what it says the command does.
 
     Returns:
         The settings, validated.
@@ -129,13 +139,20 @@ def parse_train_config(args: Sequence[str], prog: str = "flaxseg train") -> "Tra
     Raises:
         ConfigError: an unknown flag, or a value that does not fit.
     """
+    return _parse_train_config(args, prog, about)[0]
+
+
+def _parse_train_config(
+    args: Sequence[str], prog: str, about: str, more: Any = None
+) -> tuple["TrainConfig", Any]:
+    """The settings of a training run, and what else `more` has flags for."""
     from flaxseg.training import RECIPES
     from flaxseg.training.flags import parse_flags
 
-    about = f"Train a segmentation network. Recipes: {', '.join(RECIPES)}."
-    default = _train_defaults(args)
+    about = f"{about} Recipes: {', '.join(RECIPES)}."
     parser = functools.partial(parse, args=args, prog=prog, description=about)
-    return parse_flags(parser, default).validate()
+    config, more = parse_flags(parser, _train_defaults(args), more)
+    return config.validate(), more
 
 
 def _train_defaults(args: Sequence[str]) -> "TrainConfig":
@@ -156,13 +173,13 @@ _PEEKED = ("model", "data", "recipe", "config")
 
 def plan(args: Sequence[str], prog: str = "flaxseg plan") -> None:
     """Show what a training step costs on devices that need not be there; takes train's flags."""
-    from flaxseg.planning.command import PlanArgs
+    from flaxseg.planning.command import PlanSettings
 
-    # Without a value of its own a flag of the second dataclass is required, as it should be.
-    default = PlanArgs(train=_train_defaults(args), topology=tyro.MISSING)
-    given = parse(PlanArgs, args, prog, default=default)
-    given.train.validate()
-    given(Console())
+    about = "Show what a training step costs on devices that need not be there."
+    # Without a value of its own a flag is required, as it should be.
+    default = PlanSettings(topology=tyro.MISSING)
+    config, settings = _parse_train_config(args, prog, about, default)
+    settings(config, Console())
 
 
 def bench(args: Sequence[str], prog: str = "flaxseg bench") -> None:
@@ -190,7 +207,8 @@ def recipes(args: Sequence[str], prog: str = "flaxseg recipes") -> None:
 
 def groups(args: Sequence[str], prog: str = "flaxseg groups") -> None:
     """Show which weights learn faster or do not decay in a training; takes its flags."""
-    config = parse_train_config(args, prog)
+    about = "Show which weights learn faster or do not decay in a training."
+    config = parse_train_config(args, prog, about)
     from flaxseg.models import abstract_model, get_config
     from flaxseg.training.config import parse_overrides
     from flaxseg.training.optim.configured import configured_table
@@ -208,8 +226,8 @@ class PredictArgs:
     formats` lists: file, folder or hf:owner/name[@revision]; or a file of `flaxseg export`."""
 
     images: tyro.conf.Positional[tuple[str, ...]]
-    """Photos, folders of photos, with their subfolders, or patterns such as 'photos/*.jpg'; - is
-    one picture from standard input, @FILE a text file with one of these a line."""
+    """Photos, videos, folders of them, with their subfolders, or patterns such as 'photos/*.jpg'; -
+    is one picture from standard input, @FILE a text file with one of these a line."""
 
     out: Path = Path("predictions")
     """Folder to write to; what it holds of the same model and settings is not done again."""
@@ -217,7 +235,8 @@ class PredictArgs:
     write: tuple[Kind, ...] = USUAL
     """Files of each photo: mask (palette PNG of the class numbers), color, overlay, confidence
     (PNG of the highest probability, 255 is 1), probabilities (npz), and coco (one file with the
-    regions of all photos). summary.csv is always written."""
+    regions of all photos). Of a video they are videos, mask and confidence lossless ones.
+    summary.csv is always written."""
 
     min_confidence: float = 0.0
     """Pixels whose highest probability is lower become 255 in the mask and get no colour."""
@@ -263,7 +282,7 @@ class PredictArgs:
     million pixels on each device, as 8 of 512 x 512."""
 
     max_pixels: int = MAX_PIXELS
-    """Largest area of a photo, in pixels; larger ones are left out. 0 has no limit."""
+    """Largest area of a photo or a frame, in pixels; larger ones are left out. 0 has no limit."""
 
     matmul_precision: Precision = "highest"
     """Of float32 products. highest: float32 itself; default: what the device does fastest, TF32 on
@@ -556,6 +575,22 @@ def doctor(args: Sequence[str], prog: str = "flaxseg doctor") -> int:
     return examine(Console(), clean=given.clean)
 
 
+@dataclasses.dataclass(frozen=True)
+class CompletionArgs:
+    """Print a script after which a shell completes flaxseg's commands, flags and their values."""
+
+    shell: tyro.conf.Positional[Shell]
+    """bash, zsh or fish. What is printed belongs, for bash, in a file that ~/.bashrc sources; for
+    zsh in a file _flaxseg in a folder of $fpath; for fish in ~/.config/fish/completions."""
+
+
+def completion(args: Sequence[str], prog: str = "flaxseg completion") -> None:
+    """Print what makes a shell complete flaxseg's commands, flags and their values."""
+    given = parse(CompletionArgs, args, prog)
+    commands = {name: arguments_of(run) for name, run in COMMANDS.items()}
+    print(script("flaxseg", commands, given.shell))
+
+
 COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "train": train,
     "plan": plan,
@@ -573,6 +608,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], int | None]] = {
     "recipes": recipes,
     "groups": groups,
     "convert": convert,
+    "completion": completion,
 }
 """What `flaxseg NAME` runs."""
 
@@ -589,6 +625,8 @@ def parse(target: type[T], args: Sequence[str], prog: str, **options: Any) -> T:
     Raises:
         ConfigError: a malformed command line.
     """
+    if args is WHAT:
+        raise Asked(target, options)
     report = io.StringIO()
     try:
         with contextlib.redirect_stderr(report):

@@ -1,7 +1,7 @@
 """`flaxseg export`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +13,10 @@ from flaxseg.errors import ConfigError
 from flaxseg.export.about import Step, told_besides
 from flaxseg.export.site import write_site
 from flaxseg.export.stablehlo import SUFFIX, divisor, write_stablehlo
-from flaxseg.inference.opening import resolve_model_dir
-from flaxseg.model_dir import read_directory
+from flaxseg.files import sha256_of
+from flaxseg.inference.opening import resolve_model_dir, run_settings
+from flaxseg.inference.run_view import predict_view, view_flags
+from flaxseg.model_dir import WEIGHTS_FILE, read_directory
 from flaxseg.origin import licences
 
 ONNX_SUFFIX = ".onnx"
@@ -81,7 +83,11 @@ class ExportArgs:
             except ConfigError as error:
                 raise ConfigError(f"--size {size[0]} {size[1]}: {error}") from None
         options = {"steps": self.steps, "photos": self.check}
-        onnx = {"opset": self.opset, "more": told_besides(directory, header)}
+        onnx = {
+            "opset": self.opset,
+            "more": told_besides(directory, header),
+            "weights_sha256": sha256_of(directory / WEIGHTS_FILE),
+        }
         if self.out.suffix == SUFFIX:
             size = size if size or config.one_program else USUAL_SIZE
             agreement = write_stablehlo(self.out, directory, size=size, **options)
@@ -97,11 +103,20 @@ class ExportArgs:
             )
         print(f"takes      any number of pictures of {self._taken(size, config)}")
         print(f"verified   {agreement} of {agreement.pictures} pictures")
+        view = predict_view(run_settings(Path(self.model)))
+        if view and view != {"size": size}:
+            print(f"seen       by the run with {view_flags(view)}{self._unseen(view)}")
         for licence in licences(header.origin):
             print(f"licence    {licence}")
         print(f"wrote      {self.out}: {header.name}, {header.labels.num_classes} classes")
         if self.out.suffix == SITE_SUFFIX:
             print(f"served by  python -m http.server --directory {self.out}")
+
+    def _unseen(self, view: Mapping[str, tuple[int, int]]) -> str:
+        """That the program does not look as the run did, and the flags by which it does."""
+        if self.out.suffix == SITE_SUFFIX:
+            return ", which the page does not know"
+        return f", which the file does not know: flaxseg predict {self.out} {view_flags(view)}"
 
     def _taken(self, size: tuple[int, int] | None, config: models.Config) -> str:
         """The sizes of pictures in words."""

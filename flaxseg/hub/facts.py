@@ -13,14 +13,12 @@ from flaxseg.exported import kind_of
 from flaxseg.files import sha256_of
 from flaxseg.inference.opening import MODEL_FOLDER, resolve_model_dir
 from flaxseg.inference.record import VIEW, shown
+from flaxseg.inference.run_view import predict_view
 from flaxseg.info import Info, read_info
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
 from flaxseg.models import Config
 from flaxseg.origin import Chain
 from flaxseg.report.command import SCORES_FILE, WEIGHTS
-
-PLACES = {"eval_size": "size", "eval_window": "window", "eval_stride": "stride"}
-"""Settings of a training run that `flaxseg predict` takes under other names."""
 
 
 class Scored(NamedTuple):
@@ -109,9 +107,7 @@ def _view(path: Path) -> dict[str, tuple[int, int]]:
     if not (path / MODEL_FOLDER).is_dir() or not file.is_file():
         return {}
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        given = {ours: settings.get(theirs) for theirs, ours in PLACES.items()}
-        return {name: (int(size[0]), int(size[1])) for name, size in given.items() if size}
+        return predict_view(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise ConfigError(f"{file} is no readable training config: {error}") from error
 

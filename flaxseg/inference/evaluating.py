@@ -175,7 +175,7 @@ def evaluate_dir(
             watch=log,
         )
     if console is not None:
-        console.print(scores_table(scores, loaded.labels))
+        console.print(scores_table(scores, loaded.labels, split=split))
     temperature = loaded.temperature
     if calibrate:
         found = _calibrate(directory, loaded, batches, windows, console)

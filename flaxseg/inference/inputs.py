@@ -5,12 +5,14 @@ import glob
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from flaxseg.errors import DataError
 from flaxseg.pictures.open import PHOTO_SUFFIXES, is_photo_name, read_bytes
+from flaxseg.video import SUFFIXES as VIDEO_SUFFIXES
+from flaxseg.video import is_video_name
 
 STDIN = "-"
 """Stands for one picture from standard input."""
@@ -21,17 +23,19 @@ _SHOWN = 5
 
 
 class Input(NamedTuple):
-    """A photo to segment.
+    """A photo or a video to segment.
 
     Attributes:
         path: its file.
         folder: the folder that was given and in which it was found; None if the file was given.
         stdin: it comes from standard input, and the path is but its name.
+        video: it is a video.
     """
 
     path: Path
     folder: Path | None = None
     stdin: bool = False
+    video: bool = False
 
     @property
     def below(self) -> Path:
@@ -58,24 +62,28 @@ class Input(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """All photos to segment, and a line about what folders and patterns hold besides."""
+    """All photos and videos to segment, and a line about what folders and patterns hold besides."""
 
     photos: list[Input]
+    videos: list[Input]
     passed_over: str = ""
 
 
-def find_inputs(given: Sequence[str | os.PathLike[str]], out: Path) -> Inputs:
-    """The photos that a command line means, each once.
+def find_inputs(
+    given: Sequence[str | os.PathLike[str]], out: Path, *, videos: bool = False
+) -> Inputs:
+    """The photos, and videos, that a command line means, each once.
 
     A file is taken whatever its name. Of a folder, with its subfolders, and of a pattern, which a
-    shell may have left as it is, those files count that are named as pictures; hidden ones and the
-    output folder's do not.
+    shell may have left as it is, those files count that are named as pictures or videos; hidden
+    ones and the output folder's do not.
 
     Args:
         given: files, folders and patterns such as `photos/*.jpg`; `-` for a picture from standard
             input, called "stdin"; `@FILE` for a text file that names one of these a line, all but
             `-` and further such files. What exists by its whole name is a file all the same.
         out: the output folder.
+        videos: those are taken, too; files that are named so are not read as photos.
 
     Raises:
         DataError: nothing is given, a list cannot be read or is empty, or no picture is in a folder
@@ -83,20 +91,27 @@ def find_inputs(given: Sequence[str | os.PathLike[str]], out: Path) -> Inputs:
     """
     if not given:
         raise DataError("no image is given: name at least one file or folder")
+    wanted = _PHOTOS_AND_VIDEOS if videos else _PHOTOS
     found: dict[str, Input] = {}
     others: list[Path] = []
     for path in _listed(given):
         if path is None:
             photos = [Input(Path("stdin"), stdin=True)]
         elif path.is_dir():
-            photos = _pictures(path, "holds", _in_folder(path, out), others)
+            photos = wanted.among(path, "holds", _in_folder(path, out), others)
         elif not path.exists() and any(sign in str(path) for sign in _PATTERN):
-            photos = _pictures(path, "matches", _matching(path, out), others)
+            photos = wanted.among(path, "matches", _matching(path, out), others)
         else:
             photos = [Input(path)]
         for item in photos:
-            found.setdefault(STDIN if item.stdin else os.path.abspath(item.path), item)
-    return Inputs(list(found.values()), _passed_over(others))
+            key = STDIN if item.stdin else os.path.abspath(item.path)
+            found.setdefault(key, item._replace(video=videos and is_video_name(item.path)))
+    items = list(found.values())
+    return Inputs(
+        [item for item in items if not item.video],
+        [item for item in items if item.video],
+        _passed_over(others, wanted),
+    )
 
 
 def _listed(given: Sequence[str | os.PathLike[str]]) -> Iterator[Path | None]:
@@ -124,15 +139,43 @@ def _lines(file: Path) -> list[Path]:
     return paths
 
 
-def _pictures(path: Path, verb: str, items: Sequence[Input], others: list[Path]) -> list[Input]:
-    """The items that are named as pictures; the rest joins `others`."""
-    photos = [item for item in items if is_photo_name(item.path)]
-    rest = [item.path for item in items if not is_photo_name(item.path)]
-    if not photos:
-        what = f"no picture, but other files ({_kinds(rest)})" if rest else "no file"
-        raise DataError(f"{path}: {verb} {what}; pictures end in {', '.join(PHOTO_SUFFIXES)}")
-    others += rest
-    return photos
+class _Wanted(NamedTuple):
+    """Which files count of folders and patterns.
+
+    Attributes:
+        what: they are.
+        whats: the same in the plural.
+        endings: of their names, in words.
+        counts: whether a name is of them.
+    """
+
+    what: str
+    whats: str
+    endings: str
+    counts: Callable[[Path], bool]
+
+    def among(
+        self, path: Path, verb: str, items: Sequence[Input], others: list[Path]
+    ) -> list[Input]:
+        """The items that count; the rest joins `others`."""
+        found = [item for item in items if self.counts(item.path)]
+        rest = [item.path for item in items if not self.counts(item.path)]
+        if not found:
+            what = f"no {self.what}, but other files ({_kinds(rest)})" if rest else "no file"
+            raise DataError(f"{path}: {verb} {what}; {self.endings}")
+        others += rest
+        return found
+
+
+_PHOTOS = _Wanted(
+    "picture", "pictures", f"pictures end in {', '.join(PHOTO_SUFFIXES)}", is_photo_name
+)
+_PHOTOS_AND_VIDEOS = _Wanted(
+    "picture or video",
+    "pictures or videos",
+    f"{_PHOTOS.endings}, and videos in {', '.join(VIDEO_SUFFIXES)}",
+    lambda path: is_photo_name(path) or is_video_name(path),
+)
 
 
 def _in_folder(folder: Path, out: Path) -> list[Input]:
@@ -181,11 +224,11 @@ def _inside(path: Path, folder: Path) -> bool:
     return Path(_real(folder)) in (real, *real.parents)
 
 
-def _passed_over(others: Sequence[Path]) -> str:
+def _passed_over(others: Sequence[Path], wanted: _Wanted) -> str:
     if not others:
         return ""
     kinds = _kinds(others)
-    return f"passed over {len(others)} files that are not named as pictures ({kinds})"
+    return f"passed over {len(others)} files that are not named as {wanted.whats} ({kinds})"
 
 
 def _kinds(files: Sequence[Path]) -> str:
@@ -201,25 +244,36 @@ class Target(NamedTuple):
     Attributes:
         name: their path below the output folder, without `_KIND.SUFFIX`.
         files: each.
+        beside: GeoTIFFs beside some of them, of photos that have coordinates.
     """
 
     name: str
     files: list[Path]
+    beside: list[Path]
 
 
-def output_files(inputs: Sequence[Input], out: Path, endings: Sequence[str]) -> list[Target]:
+def output_files(
+    inputs: Sequence[Input],
+    out: Path,
+    endings: Callable[[Input], Sequence[str]],
+    beside: Callable[[Input], Sequence[str]] = lambda _: (),
+) -> list[Target]:
     """The output files of every photo, none of which is a photo to read.
 
     Args:
-        inputs: different photos.
+        inputs: different photos and videos.
         out: the output folder.
-        endings: what follows the name and `_`, such as "mask.png".
+        endings: gives what follows the name and `_`, such as "mask.png".
+        beside: gives the same of files that only photos with coordinates have.
 
     Raises:
         DataError: an output would overwrite a photo, or another output.
     """
     names = output_names(inputs)
-    targets = [Target(name, [out / f"{name}_{end}" for end in endings]) for name in names]
+    targets = [
+        Target(name, *([out / f"{name}_{end}" for end in ends(item)] for ends in (endings, beside)))
+        for name, item in zip(names, inputs, strict=True)
+    ]
     real: dict[Path, str] = {}  # of folders: a call for each of many files would take long
 
     def key(path: Path) -> tuple[str, str]:
@@ -228,7 +282,7 @@ def output_files(inputs: Sequence[Input], out: Path, endings: Sequence[str]) -> 
         return real[path.parent], path.name
 
     photos = {key(item.path): item.path for item in inputs}
-    for file in (file for target in targets for file in target.files):
+    for file in (file for target in targets for file in target.files + target.beside):
         if key(file) in photos:
             raise DataError(
                 f"the output {file} would overwrite the image {photos[key(file)]}: choose another "

@@ -171,6 +171,7 @@ class Journal:
             and record["state"] == list(photo.state() or ())
             and set(kinds) <= set(record["kinds"])
             and all(file.is_file() for file in target.files)
+            and (not record.get("placed") or all(file.is_file() for file in target.beside))
         )
 
     def records(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:

@@ -204,12 +204,13 @@ def _json_number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def scores_table(scores: Scores, labels: LabelSet) -> Table:
+def scores_table(scores: Scores, labels: LabelSet, *, split: str | None = None) -> Table:
     """The scores per class and overall, in percent, to print with rich.
 
     Args:
         scores: what was measured, of K classes.
         labels: the names of the same K classes.
+        split: of the data set, for the title.
 
     Returns:
         A table with one row per class, a row with the means over the classes (mIoU, mean
@@ -223,7 +224,7 @@ def scores_table(scores: Scores, labels: LabelSet) -> Table:
             f"the scores are of {len(scores.iou)} classes, label set {labels.name!r} has "
             f"{labels.num_classes}"
         )
-    table = Table(title=table_title(labels.name))
+    table = Table(title=table_title(f"{labels.name}, {split}" if split else labels.name))
     table.add_column("class")
     columns = {
         "IoU": (scores.iou, scores.miou),

@@ -11,6 +11,7 @@ from flaxseg.errors import ConfigError, DataError, did_you_mean
 from flaxseg.inference.pixels import Detail, Pixels, grey
 from flaxseg.inference.rle import regions
 from flaxseg.labels import IGNORE, LabelSet
+from flaxseg.pictures.coordinates import Coordinates
 from flaxseg.pictures.kinds import Kind
 from flaxseg.pictures.legend import with_legend
 from flaxseg.pictures.overlay import colorize, overlay
@@ -25,12 +26,20 @@ class Segmented(NamedTuple):
         pixels: label map, in which pixels may be `IGNORE`, confidence and probabilities.
         labels: the classes.
         alpha: share of their colours in the overlay, 0 to 1.
+        at: where the photo lies on a map.
     """
 
     photo: np.ndarray
     pixels: Pixels
     labels: LabelSet
     alpha: float
+    at: Coordinates | None = None
+
+    @property
+    def written_at(self) -> Coordinates | None:
+        """Where the label map lies, which may be of another size."""
+        height, width = self.pixels.label.shape
+        return self.at and self.at.resized(self.photo.shape[:2], (height, width))
 
 
 class Output(NamedTuple):
@@ -40,22 +49,30 @@ class Output(NamedTuple):
         ending: of its name, after `NAME_`.
         detail: what must be known of the pixels.
         write: writes it.
+        placed: where the photo has coordinates, a GeoTIFF of the same pixels stands beside it.
     """
 
     ending: str
     detail: Detail
     write: Callable[[Path, Segmented], None]
+    placed: bool = False
 
 
 def _mask(file: Path, given: Segmented) -> None:
-    write_mask(file, given.pixels.label, given.labels.palette)
+    write_mask(file, given.pixels.label, given.labels.palette, given.written_at)
 
 
 def _color(file: Path, given: Segmented) -> None:
-    write_image(file, colorize(given.pixels.label, given.labels.palette))
+    write_image(file, colorize(given.pixels.label, given.labels.palette), given.written_at)
 
 
 def _overlay(file: Path, given: Segmented) -> None:
+    label = given.pixels.label
+    write_image(file, with_legend(blended(given), label, given.labels))
+
+
+def blended(given: Segmented) -> np.ndarray:
+    """The photo, in the size of the label map, with the colours of the classes over it."""
     label = given.pixels.label
     height, width = label.shape
     photo = given.photo
@@ -63,13 +80,12 @@ def _overlay(file: Path, given: Segmented) -> None:
         smaller = height * width < photo.shape[0] * photo.shape[1]
         how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
         photo = cv2.resize(photo, (width, height), interpolation=how)
-    blend = overlay(photo, label, given.labels, given.alpha)
-    write_image(file, with_legend(blend, label, given.labels))
+    return overlay(photo, label, given.labels, given.alpha)
 
 
 def _confidence(file: Path, given: Segmented) -> None:
     assert given.pixels.confidence is not None
-    write_grey(file, grey(given.pixels.confidence))
+    write_grey(file, grey(given.pixels.confidence), given.written_at)
 
 
 def _probabilities(file: Path, given: Segmented) -> None:
@@ -84,10 +100,10 @@ def _probabilities(file: Path, given: Segmented) -> None:
 
 
 OUTPUTS: dict[str, Output] = {
-    "mask": Output("mask.png", "label", _mask),
-    "color": Output("color.png", "label", _color),
+    "mask": Output("mask.png", "label", _mask, placed=True),
+    "color": Output("color.png", "label", _color, placed=True),
     "overlay": Output("overlay.png", "label", _overlay),
-    "confidence": Output("confidence.png", "confidence", _confidence),
+    "confidence": Output("confidence.png", "confidence", _confidence, placed=True),
     "probabilities": Output("probabilities.npz", "probabilities", _probabilities),
 }
 """Those of which each photo gets a file; "coco" is one file for all."""

@@ -23,7 +23,8 @@ from flaxseg.inference.predict import Prepared
 from flaxseg.inference.remarks import Remarks
 from flaxseg.inference.segmenter import Segmenter
 from flaxseg.inference.windows import Size
-from flaxseg.pictures.photos import look_at_photo
+from flaxseg.pictures.coordinates import Coordinates, is_ours, read_coordinates
+from flaxseg.pictures.photos import Photo, look_at_photo
 
 Job = tuple[Input, Target]
 _PIXELS = 2**27
@@ -40,12 +41,14 @@ class Read(NamedTuple):
         remarks: what was assumed about its file.
         state: of the file before it was read, see `Input.state`.
         prepared: what the network is to see of it.
+        at: where it lies on a map, if it tells.
     """
 
     pixels: np.ndarray
     remarks: tuple[str, ...]
     state: tuple[int, int] | None
     prepared: Prepared
+    at: Coordinates | None
 
 
 class Started(NamedTuple):
@@ -53,6 +56,7 @@ class Started(NamedTuple):
 
     job: Job
     photo: np.ndarray
+    at: Coordinates | None
     state: tuple[int, int] | None
     wait: Callable[[], Pixels]
 
@@ -90,10 +94,20 @@ class PhotoTask:
         photo = look_at_photo(
             source.path, max_pixels=self.max_pixels, find_plain=False, data=source.read()
         )
-        own: Size = (photo.pixels.shape[0], photo.pixels.shape[1])
+        at, remarks = _coordinates(photo)
+        return self.seen(photo.pixels, photo.facts.remarks + remarks, state, at)
+
+    def seen(
+        self,
+        pixels: np.ndarray,
+        remarks: tuple[str, ...] = (),
+        state: tuple[int, int] | None = None,
+        at: Coordinates | None = None,
+    ) -> Read:
+        """Makes of pixels what the network is to see, in any thread."""
+        own: Size = (pixels.shape[0], pixels.shape[1])
         out = self._out_size(own, self.segmenter.inner_size(own))
-        prepared = self.segmenter.prepare(photo.pixels, out)
-        return Read(photo.pixels, photo.facts.remarks, state, prepared)
+        return Read(pixels, remarks, state, self.segmenter.prepare(pixels, out), at)
 
     @property
     def batching(self) -> Batching:
@@ -114,15 +128,20 @@ class PhotoTask:
     def start(self, photos: Sequence[tuple[Job, Read]]) -> list[Started]:
         """Gives photos to the device, and says what is to be said about them."""
         for job, photo in photos:
-            self._remark(job[0].path, photo)
-        waits = self.segmenter.predictor.start([photo.prepared for _, photo in photos], self.detail)
+            self.remark(job[0].path, photo)
+        waits = self.look([photo for _, photo in photos])
         return [
             # What the network has seen is not kept while the outputs are written.
-            Started(job, photo.pixels, photo.state, wait)
+            Started(job, photo.pixels, photo.at, photo.state, wait)
             for (job, photo), wait in zip(photos, waits, strict=True)
         ]
 
-    def _remark(self, path: Path, photo: Read) -> None:
+    def look(self, photos: Sequence[Read]) -> list[Callable[[], Pixels]]:
+        """Gives photos to the device; what is returned waits for it."""
+        return self.segmenter.predictor.start([photo.prepared for photo in photos], self.detail)
+
+    def remark(self, path: Path, photo: Read) -> None:
+        """Says what is to be said about a photo."""
         own: Size = (photo.pixels.shape[0], photo.pixels.shape[1])
         for remark in photo.remarks:
             self.remarks.say_of(path, remark)
@@ -146,17 +165,43 @@ class PhotoTask:
         Raises:
             DataError: a file cannot be written.
         """
-        (source, target), photo, state, wait = started
-        pixels = without_unsure(wait(), self.min_confidence)
-        result = Segmented(photo, pixels, self.segmenter.predictor.label_set, self.alpha)
+        (source, target), photo, at, state, wait = started
+        result = self.result(photo, wait(), at)
         outputs = [OUTPUTS[kind] for kind in self.kinds if kind in OUTPUTS]
         for output, file in zip(outputs, target.files, strict=True):
             make_folder(file.parent)
             output.write(file, result)
+        if at is None:
+            _remove_ours(target.beside)  # of a photo that had the same name
         return {
             "name": target.name,
             "file": str(source.path),
             "state": state,
+            "placed": at is not None,
             "kinds": list(self.kinds),
             **facts_of(result, self.kinds),
         }
+
+    def result(self, photo: np.ndarray, pixels: Pixels, at: Coordinates | None = None) -> Segmented:
+        """What is known of a photo when the network is through with it."""
+        sure = without_unsure(pixels, self.min_confidence)
+        return Segmented(photo, sure, self.segmenter.predictor.label_set, self.alpha, at)
+
+
+def _coordinates(photo: Photo) -> tuple[Coordinates | None, tuple[str, ...]]:
+    """Where a photo as it is shown lies on a map, and what is to be said about that."""
+    try:
+        stored = read_coordinates(photo.data)
+    except ValueError as error:
+        return None, (f"coordinates that make no sense ({error}): the outputs have none",)
+    if stored is None:
+        return None, ()
+    told = f"pixels without data (GDAL's nodata {stored.no_data}) are segmented as any others"
+    remarks = (told,) if stored.no_data else ()
+    return stored.shown(photo.facts.size, photo.facts.orientation), remarks
+
+
+def _remove_ours(files: Sequence[Path]) -> None:
+    for file in files:
+        if is_ours(file):
+            file.unlink()

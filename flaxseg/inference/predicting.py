@@ -13,7 +13,7 @@ from flaxseg import distributed
 from flaxseg.data.problems import raise_problems
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.exported import require_logits
-from flaxseg.inference.inputs import find_inputs, output_files
+from flaxseg.inference.inputs import Input, Target, find_inputs, output_files
 from flaxseg.inference.journal import Journal, fingerprint
 from flaxseg.inference.opening import Pathlike, model_files, resolve_model_dir, run_settings
 from flaxseg.inference.outputs import OUTPUTS, check_kinds, make_folder, needed_detail
@@ -29,11 +29,14 @@ from flaxseg.inference.summaries import (
     write_coco,
     write_summary,
 )
+from flaxseg.inference.videos import check_videos, run_video, video_endings
 from flaxseg.inference.views import PLAIN, Views
 from flaxseg.labels import LabelSet
 from flaxseg.ops import Precision
+from flaxseg.pictures.coordinates import is_ours
 from flaxseg.pictures.kinds import USUAL
 from flaxseg.pictures.open import MAX_PIXELS, check_max_pixels
+from flaxseg.pictures.write import beside
 from flaxseg.printed import tracked
 
 
@@ -59,7 +62,7 @@ def predict_files(
     matmul_precision: Precision = "highest",
     console: Console | None = None,
 ) -> list[Path]:
-    """Segments photos and writes pictures of each, and files about all.
+    """Segments photos and videos and writes pictures of each, and files about all.
 
     `NAME_mask.png` holds the class ids as a palette picture, `NAME_color.png` the colours of the
     classes, `NAME_overlay.png` the photo with the colours over it and a legend below,
@@ -67,7 +70,14 @@ def predict_files(
     `NAME_probabilities.npz` those of all classes, `probabilities` (H, W, K) float16 with their
     names, `classes`. NAME is the photo's file name without its suffix, below the subfolders of a
     folder that was given; if two photos share it, the names of all start with their folder, and if
-    need be keep the suffix. `summary.csv` has a row, and `coco.json` the regions, of each photo.
+    need be keep the suffix. Of photos with coordinates, mask, colours and confidence are written as
+    GeoTIFFs, too, `NAME_mask.tif` and so on. `summary.csv` has a row, and `coco.json` the regions,
+    of each photo.
+
+    Files that are named as videos are segmented frame by frame, after the photos, and give videos:
+    `NAME_mask.mkv` and `NAME_confidence.mkv`, which are lossless, `NAME_color.mp4` and
+    `NAME_overlay.mp4`, and a table of the frames, `NAME_frames.csv`. They appear
+    when all are done.
 
     Photos are read ahead of the network and written behind it, a few at a time, so that their
     number takes no memory; those of like size go through it together, on all devices of this
@@ -78,9 +88,9 @@ def predict_files(
 
     Args:
         model_dir: model directory or work directory of a training run.
-        images: photos that `read_photo` reads, folders of them, with subfolders, patterns such
-            as `photos/*.jpg`, `-` for standard input or `@FILE` for a list, see
-            `flaxseg.inference.inputs.find_inputs`.
+        images: photos that `read_photo` reads, videos that `flaxseg.video.read.read_video` does,
+            folders of them, with subfolders, patterns such as `photos/*.jpg`, `-` for a photo from
+            standard input or `@FILE` for a list, see `flaxseg.inference.inputs.find_inputs`.
         out: folder to write to; it is made if it does not exist. Inside one of the folders of
             photos it is passed over there.
         write: which of "mask", "color", "overlay", "confidence", "probabilities" and "coco".
@@ -103,7 +113,7 @@ def predict_files(
         flip: the network looks at the mirrored photo, too.
         batch_size: photos, or windows, that the network sees at a time. None: what makes two
             million pixels on each device, as eight of 512 x 512.
-        max_pixels: the largest area of a photo that is read; 0 has no limit.
+        max_pixels: the largest area of a photo or a frame that is read; 0 has no limit.
         matmul_precision: of float32 products on accelerators, see `flaxseg.ops.precision`.
         console: where to show the progress, what is assumed about photos, what is shrunk and what
             cannot be read; None is silent.
@@ -114,7 +124,8 @@ def predict_files(
     Raises:
         CheckpointError: there is no such model.
         ConfigError: `write`, `min_confidence`, `out_size`, `alpha`, `multiple`, `size`, `max_side`,
-            `window`, `stride`, `scales`, `batch_size` or `max_pixels` does not fit.
+            `window`, `stride`, `scales`, `batch_size` or `max_pixels` does not fit, or there is a
+            video and no ffmpeg, or a kind that videos do not have.
         DataError: no photo is given or found, or `out` cannot be written to, or holds predictions
             of another model or with other settings; or, when all others are written, photos cannot
             be read.
@@ -125,7 +136,9 @@ def predict_files(
     _check_out_size(out_size)
     check_max_pixels(max_pixels)
     model_folder, views = resolve_model_dir(model_dir), Views(tuple(scales), flip)
-    inputs = find_inputs(images, out)
+    inputs = find_inputs(images, out, videos=True)
+    check_videos(inputs.videos, kinds)
+    items = inputs.photos + inputs.videos
     segmenter = open_segmenter(
         model_dir,
         multiple=multiple,
@@ -135,15 +148,16 @@ def predict_files(
         stride=stride,
         views=views,
         batch_size=batch_size,
-        photos=-(-len(inputs.photos) // distributed.count()),
+        photos=None if inputs.videos else -(-len(items) // distributed.count()),
         matmul_precision=matmul_precision,
     )
     if needed_detail(kinds, min_confidence) != "label" or not views.plain:
         asks = "a confidence or probability (--write, --min-confidence, --scales, --flip)"
         require_logits(segmenter, asks)
     labels, settings = segmenter.predictor.label_set, run_settings(Path(model_dir))
-    endings = [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
-    targets = output_files(inputs.photos, out, endings)
+    targets = output_files(
+        items, out, functools.partial(_endings, kinds), functools.partial(_beside, kinds)
+    )
     make_folder(out)
     made_with = {
         "--min-confidence": min_confidence,
@@ -165,13 +179,13 @@ def predict_files(
     distributed.wait_for_all("the journal is open")
     if not distributed.is_first():
         journal.look()
-    remarks = Remarks(console)
-    pairs = list(zip(inputs.photos, targets, strict=True))
+    remarks, what = Remarks(console), "photos and videos" if inputs.videos else "photos"
+    pairs = list(zip(items, targets, strict=True))
     jobs = [pair for pair in pairs if not journal.done(*pair, kinds)]
     if distributed.is_first():
         remarks.say(inputs.passed_over)
         if len(jobs) < len(pairs):
-            remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} photos were done before")
+            remarks.say(f"{len(pairs) - len(jobs)} of {len(pairs)} {what} were done before")
     jobs = _own_share(jobs)
     task = PhotoTask(
         segmenter,
@@ -192,8 +206,28 @@ def predict_files(
         _write_about(about, functools.partial(journal.records, names), labels)
     distributed.wait_for_all("the files about all photos are written")
     rest = f", the others are in {out}" if len(problems) < len(pairs) else ""
-    _raise_of_any(lambda: raise_problems(problems, f"of {len(pairs)} photos cannot be used{rest}"))
-    return [file for target in targets for file in target.files] + about
+    _raise_of_any(lambda: raise_problems(problems, f"of {len(pairs)} {what} cannot be used{rest}"))
+    return [file for target in targets for file in _there(target)] + about
+
+
+def _there(target: Target) -> list[Path]:
+    """The files of a photo or a video."""
+    return target.files + [file for file in target.beside if is_ours(file)]
+
+
+def _endings(kinds: Sequence[str], item: Input) -> list[str]:
+    """What follows the name and `_` in the files of a photo or a video."""
+    if item.video:
+        return video_endings(kinds)
+    return [OUTPUTS[kind].ending for kind in kinds if kind in OUTPUTS]
+
+
+def _beside(kinds: Sequence[str], item: Input) -> list[str]:
+    """The same of the files that a photo with coordinates has besides."""
+    if item.video:
+        return []
+    placed = (OUTPUTS[kind] for kind in kinds if kind in OUTPUTS and OUTPUTS[kind].placed)
+    return [beside(Path(output.ending)).name for output in placed]
 
 
 def _check_share(name: str, value: float) -> None:
@@ -212,17 +246,28 @@ def _check_out_size(out_size: Any) -> None:
 def _run(
     task: PhotoTask, jobs: Sequence[Job], journal: Journal, console: Console | None
 ) -> list[str]:
-    """Takes all photos through; returns what is wrong with those that cannot be used."""
+    """Takes all photos through, and then each video; returns what is wrong with some."""
     problems: list[str] = []
     shown = console if distributed.is_first() else None
-    steps = pipeline(jobs, task.read, task.start, task.write, task.batching)
+
+    def note(outcome: Facts | DataError) -> None:
+        if isinstance(outcome, DataError):
+            problems.append(" ".join(str(outcome).split()))
+            task.remarks.say(f"left out: {problems[-1]}")
+        else:
+            journal.add(outcome)
+
+    photos = [job for job in jobs if not job[0].video]
+    steps = pipeline(photos, task.read, task.start, task.write, task.batching)
     with contextlib.closing(steps) as outcomes:
-        for _, outcome in tracked(outcomes, "predicting", shown, len(jobs)):
-            if isinstance(outcome, DataError):
-                problems.append(" ".join(str(outcome).split()))
-                task.remarks.say(f"left out: {problems[-1]}")
-            else:
-                journal.add(outcome)
+        for _, outcome in tracked(outcomes, "predicting", shown, len(photos)):
+            note(outcome)
+    for job in (job for job in jobs if job[0].video):
+        try:
+            name = job[0].path.name
+            note(run_video(task, job, lambda frames, name=name: tracked(frames, name, shown)))
+        except DataError as error:
+            note(error)
     return problems
 
 

@@ -1,6 +1,6 @@
 """How a training run looked at its validation pictures: what its settings say, if any."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flaxseg.data import EvalTransform
@@ -12,6 +12,21 @@ VIEW = (
     "interpolation",
 )
 """The settings."""
+
+_PREDICT = {"eval_size": "size", "eval_window": "window", "eval_stride": "stride"}
+"""Those that `flaxseg predict` takes, under its names."""
+
+
+def predict_view(settings: dict[str, Any]) -> dict[str, Size]:
+    """Arguments of `flaxseg.inference.predict_files` by which any file of the run's weights looks
+    as the run did; a base size and a multiple have none."""
+    given = {ours: settings.get(theirs) for theirs, ours in _PREDICT.items()}
+    return {name: (int(size[0]), int(size[1])) for name, size in given.items() if size}
+
+
+def view_flags(view: Mapping[str, Size]) -> str:
+    """The same as flags of `flaxseg predict`."""
+    return " ".join(f"--{name} {height} {width}" for name, (height, width) in view.items())
 
 
 def run_transform(settings: dict[str, Any]) -> EvalTransform:

@@ -96,14 +96,14 @@ def open_segmenter(
     stride: tuple[int, int] | None = None,
     views: Views = PLAIN,
     batch_size: int | None = None,
-    photos: int = 1,
+    photos: int | None = 1,
     matmul_precision: Precision = "highest",
 ) -> Segmenter:
     """A model that looks at photos as `predict_files` does, whose arguments these are.
 
     Args:
         views: the `scales`, and whether to `flip`.
-        photos: how many there are; they are spread over the devices of this process.
+        photos: how many there are; they are spread over the devices of this process. None: many.
 
     Raises:
         CheckpointError: there is no such model.

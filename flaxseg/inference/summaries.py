@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,33 @@ def write_summary(path: Path, records: Iterable[Facts], labels: LabelSet) -> Non
     Raises:
         DataError: the file cannot be written.
     """
-    head = ("file", "height", "width", *labels.classes, "below_min_confidence", "mean_confidence")
+    head = ("file", "height", "width", *_shares_head(labels))
     _write(path, map(_csv_line, itertools.chain([head], map(_row, records))))
 
 
+def frames_head(labels: LabelSet) -> bytes:
+    """The first line of the table of a video's frames."""
+    return _csv_line(("frame", "seconds", *_shares_head(labels))).encode()
+
+
+def frames_line(number: int, seconds: Fraction, record: Facts) -> bytes:
+    """The line of a frame, the first of which is number 1, in the table of a video's frames."""
+    return _csv_line([number, f"{float(seconds):.6f}", *_shares(record)]).encode()
+
+
+def _shares_head(labels: LabelSet) -> tuple[str, ...]:
+    return (*labels.classes, "below_min_confidence", "mean_confidence")
+
+
 def _row(record: Facts) -> list[Any]:
-    area = record["mask"][0] * record["mask"][1]
-    shares = [f"{count / area:.6f}" for count in (*record["counts"], record["unsure"])]
+    return [record["file"], *record["photo"], *_shares(record)]
+
+
+def _shares(record: Facts) -> list[str]:
+    counts = [*record["counts"], record["unsure"]]
     mean = record["confidence"]
-    return [record["file"], *record["photo"], *shares, "" if mean is None else f"{mean:.6f}"]
+    shares = [f"{count / sum(counts):.6f}" for count in counts]
+    return [*shares, "" if mean is None else f"{mean:.6f}"]
 
 
 def _csv_line(row: Iterable[Any]) -> str:

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from flaxseg.errors import ConfigError, DataError
 from flaxseg.pictures.integrity import PNG_MAGIC, damage
+from flaxseg.pictures.tiff import Bands, bands_of
 
 PHOTO_SUFFIXES = (
     ".png",
@@ -109,12 +110,20 @@ def open_header(
     """A picture whose pixels are not decoded yet; to be called inside `explained`.
 
     Raises:
-        DataError: it has more than `max_pixels` pixels.
+        DataError: it has more than `max_pixels` pixels, or bands that are not read.
         ConfigError: `max_pixels` is less than 0.
     """
     check_max_pixels(max_pixels)
-    with _PILLOWS_LIMIT_LIFTED:
-        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    bands = bands_of(data)
+    if bands is not None and bands.unread:
+        raise _unread(path, bands)
+    try:
+        with _PILLOWS_LIMIT_LIFTED:
+            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        if bands is None or (bands.count == 1 and not bands.kind):
+            raise
+        raise _unread(path, bands) from None
     area = picture.width * picture.height
     if max_pixels and area > max_pixels:
         raise DataError(
@@ -164,6 +173,13 @@ _PILLOWS_LIMIT_LIFTED = _PillowsLimitLifted()
 
 def _unreadable(path: str | os.PathLike[str], reason: str) -> DataError:
     return DataError(f"{path}: is no readable picture ({reason}); replace the file")
+
+
+def _unread(path: str | os.PathLike[str], bands: Bands) -> DataError:
+    return DataError(
+        f"{path}: has {bands}, which are not read; save one band, or red, green and blue, with 8 "
+        "bits each"
+    )
 
 
 def drop_alpha(path: pathlib.Path, picture: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@
 | transparent pixels | as on white paper |
 | an EXIF orientation | turned and mirrored as a viewer does |
 | several pictures (GIF, WebP, TIFF, APNG) | the first |
+| more than red, green and blue, and not alpha (TIFF) | these |
 | a colour profile | not applied: the values count as they are stored |
 """
 
@@ -29,6 +30,7 @@ from flaxseg.pictures.open import (
     png_depth,
     read_bytes,
 )
+from flaxseg.pictures.tiff import bands_of
 
 _OPAQUE_MODES = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}
 _ALPHA_MODES = {"LA", "PA", "La", "RGBA", "RGBa"}
@@ -176,7 +178,7 @@ def _read(
     with explained(path):
         picture = open_header(data, path, max_pixels)
         count = 1 if picture.format in JPEGS else getattr(picture, "n_frames", 1)
-        depth = _depth(data, picture)
+        depth, bands = _depth(data, picture), _bands_remark(data, picture)
         # Pillow turns a TIFF when it decodes it, and forgets the orientation.
         early = _orientation(picture) if picture.format == "TIFF" else None
         decode(data, picture, published=published)
@@ -186,6 +188,7 @@ def _read(
         pixels = turn(pixels, _INVERSE.get(early, early))
     remarks = [
         f"the first of {count} pictures in the file" * (count > 1),
+        bands,
         _depth_remark(depth, pixels) * (depth > 8),
         "transparent pixels, shown on white" * transparent,
     ]
@@ -214,6 +217,11 @@ def _depth(data: bytes, picture: Image.Image) -> int:
         bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
         return max(bits)
     return png_depth(data)
+
+
+def _bands_remark(data: bytes, picture: Image.Image) -> str:
+    bands, read = bands_of(data), len(picture.getbands()) - (picture.mode == "RGBX")
+    return f"the first {read} of {bands.count} bands" if bands and bands.count > read else ""
 
 
 def _depth_remark(depth: int, pixels: np.ndarray) -> str:

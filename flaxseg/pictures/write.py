@@ -11,41 +11,67 @@ from PIL import Image
 
 from flaxseg.errors import DataError
 from flaxseg.files import replace_file
-from flaxseg.labels import Color
+from flaxseg.labels import IGNORE, Color
+from flaxseg.pictures.coordinates import Coordinates
 
 
-def write_image(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Writes an RGB picture, (H, W, 3) uint8, as PNG.
+def write_image(
+    path: str | os.PathLike[str], picture: np.ndarray, at: Coordinates | None = None
+) -> None:
+    """Writes an RGB picture, (H, W, 3) uint8, as PNG, and where it has coordinates as GeoTIFF.
+
+    Args:
+        path: file to write; the GeoTIFF stands beside it, see `beside`.
+        picture: its pixels.
+        at: where it lies.
 
     Raises:
-        DataError: the file cannot be written; what was there before is unharmed.
+        DataError: a file cannot be written; what was there before is unharmed.
     """
-    _write_png(Path(path), Image.fromarray(np.ascontiguousarray(picture)))
+    _write(Path(path), Image.fromarray(np.ascontiguousarray(picture)), at)
 
 
-def write_mask(path: str | os.PathLike[str], label: np.ndarray, palette: Sequence[Color]) -> None:
+def write_mask(
+    path: str | os.PathLike[str],
+    label: np.ndarray,
+    palette: Sequence[Color],
+    at: Coordinates | None = None,
+) -> None:
     """Writes a label map as palette PNG: viewers show colours, `numpy.asarray` gives the ids.
 
     Args:
         path: file to write.
         label: (H, W) uint8 class ids.
         palette: one RGB colour per class; the other ids are shown black.
+        at: where it lies, for a GeoTIFF beside the file, in which `IGNORE` stands for nothing.
 
     Raises:
-        DataError: the file cannot be written; what was there before is unharmed.
+        DataError: a file cannot be written; what was there before is unharmed.
     """
     image = Image.fromarray(np.ascontiguousarray(label, np.uint8))
     image.putpalette(_full_palette(palette))
-    _write_png(Path(path), image)
+    _write(Path(path), image, at, no_data=str(IGNORE))
 
 
-def write_grey(path: str | os.PathLike[str], values: np.ndarray) -> None:
-    """Writes a grey picture, (H, W) uint8, as PNG.
+def write_grey(
+    path: str | os.PathLike[str], values: np.ndarray, at: Coordinates | None = None
+) -> None:
+    """Writes a grey picture, (H, W) uint8, as PNG, and where it has coordinates as GeoTIFF.
+
+    Args:
+        path: file to write; the GeoTIFF stands beside it, see `beside`.
+        values: its pixels.
+        at: where it lies.
 
     Raises:
-        DataError: the file cannot be written; what was there before is unharmed.
+        DataError: a file cannot be written; what was there before is unharmed.
     """
-    _write_png(Path(path), Image.fromarray(np.ascontiguousarray(values, np.uint8)))
+    _write(Path(path), Image.fromarray(np.ascontiguousarray(values, np.uint8)), at)
+
+
+def beside(path: Path) -> Path:
+    """The GeoTIFF that stands beside a PNG: that cannot hold coordinates."""
+    return path.with_suffix(".tif")
 
 
 def _full_palette(palette: Sequence[Color]) -> bytes:
@@ -54,9 +80,13 @@ def _full_palette(palette: Sequence[Color]) -> bytes:
     return colors.tobytes()
 
 
-def _write_png(path: Path, image: Image.Image) -> None:
+def _write(path: Path, image: Image.Image, at: Coordinates | None, no_data: str = "") -> None:
     with written(path) as file:
         image.save(file, "PNG")
+    if at is not None:
+        with written(beside(path)) as file:
+            tags = at.tags(no_data)
+            image.save(file, "TIFF", compression="tiff_adobe_deflate", tiffinfo=tags)
 
 
 @contextlib.contextmanager

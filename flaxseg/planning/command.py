@@ -3,9 +3,8 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from rich.console import Console
 
 from flaxseg.errors import ConfigError
@@ -27,11 +26,8 @@ from flaxseg.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class PlanArgs:
-    """What a training step costs on devices that need not be there."""
-
-    train: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    """Settings of the run, as in `flaxseg train`."""
+class PlanSettings:
+    """Devices, and what is told of them."""
 
     topology: str
     """Devices: v4:2x2x1, v5e:2x4, v5p:2x2x2, v6e:8x8 and the like, or cpu:8 for simulated ones."""
@@ -45,8 +41,12 @@ class PlanArgs:
     json: Path | None = None
     """File to write the same numbers to."""
 
-    def __call__(self, console: Console) -> None:
+    def __call__(self, train: TrainConfig, console: Console) -> None:
         """Prints the plan.
+
+        Args:
+            train: settings of the run.
+            console: to print to.
 
         Raises:
             DoesNotFit: the step needs more memory than a chip has; the file is written first.
@@ -59,46 +59,54 @@ class PlanArgs:
             )
         plan, refused = None, None
         try:
-            plan = make_plan(self.train, topology, self.num_classes)
+            plan = make_plan(train, topology, self.num_classes)
         except DoesNotFit as error:
             refused = error
         if plan is not None:
             _show(plan, console)
-        largest = self._search(topology, plan, refused) if self.search else None
+        largest = self._search(train, topology, plan, refused) if self.search else None
         if largest is not None:
-            print_line(console, largest.sentence(self.train.accumulate))
+            print_line(console, largest.sentence(train.accumulate))
         if self.json is not None:
-            replace_text(self.json, json.dumps(self._values(plan, refused, largest), indent=1))
+            replace_text(
+                self.json, json.dumps(self._values(train, plan, refused, largest), indent=1)
+            )
         if refused is not None:
             raise refused
 
-    def _search(self, topology: Topology, plan: Plan | None, refused: DoesNotFit | None) -> Largest:
+    def _search(
+        self, train: TrainConfig, topology: Topology, plan: Plan | None, refused: DoesNotFit | None
+    ) -> Largest:
         assert topology.chip is not None
-        chips = self.train.devices or len(topology.devices)
-        first = self.train.images_per_step // chips
+        chips = train.devices or len(topology.devices)
+        first = train.images_per_step // chips
 
         def peak_of(images: int) -> int:
             if images == first and refused is not None:
                 raise refused
             if images == first and plan is not None:
                 return plan.memory.peak
-            config = dataclasses.replace(self.train, batch_size=images * chips)
+            config = dataclasses.replace(train, batch_size=images * chips)
             return make_plan(config, topology, self.num_classes).memory.peak
 
-        return find_largest(peak_of, self.train.accumulate, topology.chip.memory, first)
+        return find_largest(peak_of, train.accumulate, topology.chip.memory, first)
 
     def _values(
-        self, plan: Plan | None, refused: DoesNotFit | None, largest: Largest | None
+        self,
+        train: TrainConfig,
+        plan: Plan | None,
+        refused: DoesNotFit | None,
+        largest: Largest | None,
     ) -> dict[str, Any]:
-        values: dict[str, Any] = {"settings": self.train.to_json()}
+        values: dict[str, Any] = {"settings": train.to_json()}
         if plan is not None:
             values |= plan.to_json()
         elif refused is not None:
             values |= {
-                "model": self.train.model,
+                "model": train.model,
                 "topology": self.topology,
-                "batch_size": self.train.batch_size,
-                "image_size": self.train.image_size,
+                "batch_size": train.batch_size,
+                "image_size": train.image_size,
                 "fits": False,
                 "asked": refused.asked,
                 "available": refused.available,

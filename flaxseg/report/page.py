@@ -132,6 +132,7 @@ def comparison_page(
                 for name in sides[0]["settings"]
             },
             resamples=comparison.resamples,
+            shown=bool(records),
             rows=list(_differences(comparison, named_colors(labels), scale or 1)),
             groups=[("Gained most", rows(gained, side)), ("Lost most", rows(lost, side))],
             formulas={name: FORMULAS[name] for name in ("IoU", "mean", "score of a picture")},

@@ -100,7 +100,7 @@ def labels_sheet(labels: LabelSet, counted: Statistics, of: int) -> np.ndarray:
     ]
     columns = [
         Column(
-            "share of the labelled pixels",
+            f"share of the labelled pixels, bars to {100 * shares.max():.3g} %",
             shares / max(shares.max(), 1e-9),
             [f"{100 * share:.3g} %" if share else "none" for share in shares],
         ),

@@ -14,23 +14,30 @@ def _name(group: type) -> str:
     return group.__name__.removesuffix("Settings").lower()
 
 
-_Groups = dataclasses.make_dataclass(
-    "_Groups", [(_name(group), tyro.conf.OmitArgPrefixes[group]) for group in GROUPS]
-)
-"""What `TrainConfig` inherits, side by side: the command line shows each dataclass as a group."""
-
-
-def parse_flags(parse: Callable[..., Any], default: TrainConfig) -> TrainConfig:
+def parse_flags(
+    parse: Callable[..., Any], default: TrainConfig, more: Any = None
+) -> tuple[TrainConfig, Any]:
     """Reads the settings from a command line; they are not validated.
+
+    What `TrainConfig` inherits stands side by side: the command line shows each dataclass as a
+    group.
 
     Args:
         parse: `tyro.cli` or what stands for it, called with a dataclass and the keyword `default`.
         default: settings that are not on the command line.
+        more: a dataclass of further flags with what they are by default, which are a group, too.
+
+    Returns:
+        The settings, and the further ones.
     """
     groups = {_name(group): group(**_fields(default, group)) for group in GROUPS}
-    given = parse(_Groups, default=_Groups(**groups))
+    groups = ({} if more is None else {_name(type(more)): more}) | groups
+    kinds = [(name, tyro.conf.OmitArgPrefixes[type(group)]) for name, group in groups.items()]
+    kind = dataclasses.make_dataclass("_Groups", kinds)
+    given = parse(kind, default=kind(**groups))
     parts = [_fields(getattr(given, _name(group)), group) for group in GROUPS]
-    return TrainConfig(**{name: value for part in parts for name, value in part.items()})
+    config = TrainConfig(**{name: value for part in parts for name, value in part.items()})
+    return config, more and getattr(given, _name(type(more)))
 
 
 def _fields(settings: Any, group: type) -> dict[str, Any]:

@@ -66,19 +66,18 @@ def write_png():
     return write
 
 
-def test_trains_on_shapes_evaluates_and_predicts(run, tmp_path, write_png):
+def test_trains_on_shapes_and_a_folder_evaluates_and_predicts(run, tmp_path, write_png):
     write_png(tmp_path / "photo.png", (16, 24, 3))
+    write_folder(tmp_path / "mine", write_png)
     ended = run(
-        f"train {TINY} --workdir run", "eval run", "predict run photo.png --out predictions"
+        f"train {TINY} --workdir run",
+        "eval run",
+        "predict run photo.png --out predictions",
+        f"train {TINY} --data folder --data-dir mine --workdir other",
+        "eval other",
     )
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "predictions" / "photo_mask.png").exists()
-
-
-def test_trains_on_a_folder(run, tmp_path, write_png):
-    write_folder(tmp_path / "mine", write_png)
-    ended = run(f"train {TINY} --data folder --data-dir mine --workdir run", "eval run")
-    assert ended.returncode == 0, ended.stderr
 
 
 def test_archives_say_what_they_need(run, tmp_path):

@@ -14,7 +14,7 @@ from convert import __main__ as convert_commands
 from flaxseg import cli
 from flaxseg.errors import FlaxsegError
 from flaxseg.models import get_config
-from flaxseg.planning.command import PlanArgs
+from flaxseg.planning.command import PlanSettings
 from flaxseg.training import TrainConfig
 from flaxseg.training.config import parse_overrides
 
@@ -46,7 +46,7 @@ def only_parse(monkeypatch, tmp_path):
 
     for module in (cli, convert_commands):
         monkeypatch.setattr(module, "parse", parse)
-    monkeypatch.setattr(PlanArgs, "__call__", done)
+    monkeypatch.setattr(PlanSettings, "__call__", done)
 
     def check(args):
         name, *rest = [PLACEHOLDERS.get(arg, arg) for arg in args]

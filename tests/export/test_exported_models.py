@@ -23,6 +23,7 @@ from flaxseg import models, native
 from flaxseg.cli import main
 from flaxseg.data.shapes import LABELS, SPLITS, Shapes
 from flaxseg.errors import ConfigError
+from flaxseg.files import sha256_of
 from flaxseg.inference import evaluate_dir
 from flaxseg.model_dir import Header
 from flaxseg.preprocess import Preprocess
@@ -31,7 +32,15 @@ PREPROCESS = Preprocess((0.1, 0.2, 0.3), (0.3, 0.2, 0.4), "bgr")
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
 
 
-TINY = {"backbone.blocks": (1, 1, 1, 1), "backbone.width": 4, "channels": 8}
+TINY = {
+    "backbone.blocks": (1, 1),
+    "backbone.strides": (1, 2),
+    "backbone.dilations": (1, 1),
+    "backbone.first_dilations": (1, 1),
+    "backbone.width": 4,
+    "channels": 8,
+}
+"""A CCNet of two stages, which keeps its stride of 8."""
 
 
 def save(name: str, folder: Path, overrides: dict) -> None:
@@ -88,6 +97,23 @@ def test_predictions_are_those_of_the_model(folder, photo, tmp_path, name):
             masks.append(np.asarray(mask))
     assert masks[0].shape == ((32, 48) if name.startswith("fixed") else (64, 96))
     assert np.mean(masks[0] == masks[1]) >= 0.999
+
+
+def test_a_run_that_looked_at_another_size_says_so(folder, photo, tmp_path, capsys):
+    run, file = tmp_path / "run", tmp_path / "run.stablehlo"
+    save("ccnet", run / "model", TINY)
+    (run / "config.json").write_text(json.dumps({"data": "shapes", "eval_size": [32, 64]}))
+    assert main(["export", str(run), str(file)]) == 0
+    flags = "--size 32 64"
+    assert f"seen       by the run with {flags}" in (told := capsys.readouterr().out)
+    assert f": flaxseg predict {file} {flags}\n" in told
+    masks = []
+    for model, more in ((run, ()), (file, flags.split()), (file, ())):
+        out = tmp_path / f"out{len(masks)}"
+        assert main(["predict", str(model), str(photo), "--out", str(out), *more]) == 0
+        with Image.open(out / "photo_mask.png") as mask:
+            masks.append(np.asarray(mask))
+    assert np.mean(masks[0] == masks[1]) >= 0.999 > np.mean(masks[0] == masks[2])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -154,6 +180,7 @@ def test_an_onnx_file_tells_what_it_is(folder):
     assert told["classes"] == told["labels"]["classes"] == list(LABELS.classes)
     assert {key: told[key] for key in PREPROCESS.to_json()} == PREPROCESS.to_json()
     assert told["more"] == {"licence": "CC-BY-NC-4.0"} and told["opset"] == 18
+    assert told["weights_sha256"] == sha256_of(folder / "free" / "model.safetensors")
     model = onnx.load(folder / "free.onnx")
     assert model.opset_import[0].version == 18
     operations = {node.op_type for node in model.graph.node}

@@ -99,7 +99,7 @@ def test_an_output_beside_its_photo_is_found_through_links(tree):
     os.symlink(tree.absolute(), "alias")
     photos = find_inputs(["photos/a.tif", "photos/a_mask.png"], Path("alias")).photos
     with pytest.raises(DataError, match="alias/a_mask.png would overwrite the image photos/a_mask"):
-        output_files(photos, Path("alias"), ["mask.png"])
+        output_files(photos, Path("alias"), lambda _: ["mask.png"])
 
 
 def test_subfolders_are_kept_and_a_second_run_writes_the_same(model_dir, tmp_path, capsys):

@@ -2,16 +2,38 @@
 
 import functools
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from small_training import FLAGS
 
 from flaxseg.ops import depthwise
-from flaxseg.training import make_config
+from flaxseg.pictures import write_image
+from flaxseg.training import logging, make_config
 from flaxseg.training.checkpoints import Checkpoints
+from flaxseg.training.runs import page
 from flaxseg.training.setup import Setup
 from flaxseg.training.workdir import CHECKPOINTS
+
+
+@pytest.fixture
+def real_pictures():
+    """Asks for the curves and tables that `blank_pictures` leaves out."""
+
+
+@pytest.fixture(autouse=True)
+def blank_pictures(request, monkeypatch):
+    """Each evaluation draws two pictures, which takes as long as tens of steps: blank ones do."""
+
+    def draw(*args):
+        (path,) = (value for value in args if isinstance(value, Path))
+        write_image(path, np.zeros((8, 8, 3), np.uint8))
+
+    if "real_pictures" not in request.fixturenames:
+        for module, name in ((logging, "curves"), (logging, "confusion"), (page, "curves")):
+            monkeypatch.setattr(module, f"draw_{name}", draw)
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from flaxseg.inference.metrics import Scores
-from flaxseg.training import ending, fit, logging, loop
+from flaxseg.training import ending, fit, loop
 from flaxseg.training.ending import is_still_over
 from flaxseg.training.logging import read_rows
-from flaxseg.training.runs import page
 from flaxseg.training.runs.folder import read_run
 from flaxseg.training.setup import Setup
 from flaxseg.training.step import StepMetrics
@@ -56,8 +55,6 @@ def stage(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(Setup, "evaluated", evaluated)
     monkeypatch.setattr(loop._Run, "_draw_overlays", lambda *_: None)
     monkeypatch.setattr(loop, "draw_beginning", lambda *_: None)
-    for module, drawing in ((logging, "curves"), (logging, "confusion"), (page, "curves")):
-        monkeypatch.setattr(module, f"draw_{drawing}", lambda *_: None)
     monkeypatch.setattr(ending, "time", types.SimpleNamespace(monotonic=lambda: at.seconds))
     fields = {"epochs": 9, "eval_every": 1, "limit": 16, "checkpoint_every": 60.0, "metrics": ()}
     at.config = tiny_run(workdir=str(tmp_path / "run"), **fields, train_accuracy=False)

@@ -24,9 +24,13 @@ LOSSES = {
 """Each loss trains with one of them."""
 
 SHALLOW = {
-    "backbone.depths": (1, 1, 1, 1),
-    "backbone.detail_layers": (1, 1, 1),
-    "backbone.semantic_layers": (1, 1, 1),
+    "bisenetv2": {"backbone.detail_layers": (1, 1, 1), "backbone.semantic_layers": (1, 1, 1)},
+    "segformer_b0": {
+        "backbone.widths": (8, 12),
+        "backbone.depths": (1, 1),
+        "backbone.heads": (1, 2),
+        "backbone.reductions": (4, 1),
+    },
 }
 """Compiling takes most of the time here, and layers that repeat add nothing."""
 
@@ -41,7 +45,7 @@ def config(request, tmp_path):
     overrides.pop("num_classes")
     for field in ("image_size", "backbone.image_size"):
         overrides.pop(field, None)
-    overrides |= {field: depths for field, depths in SHALLOW.items() if field in overrides}
+    overrides |= SHALLOW.get(name, {})
     return make_config(
         name,
         override=tuple(f"{key}={_text(value)}" for key, value in overrides.items()),

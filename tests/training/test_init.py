@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from flax import nnx
-from small_training import OVERRIDES
 
 import convert
 from flaxseg import models, native
@@ -14,28 +13,31 @@ from flaxseg.training import fit
 from flaxseg.training.setup import Setup
 from flaxseg.training.workdir import read_origin
 
+FIELDS = {"image_size": (32, 32), "depth": 1, "width": 16, "num_heads": 2, "mlp_dim": 16}
+"""Of the network that `tiny_run` trains."""
+
 ORIGIN = (Origin(source="hf:nvidia/x", licence="NVIDIA's", non_commercial=True),)
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
     """A network of the run's kind, in a model directory."""
-    model = models.create_model("ccnet", num_classes=6, rngs=nnx.Rngs(9), **OVERRIDES)
+    model = models.create_model("vitseg", num_classes=6, rngs=nnx.Rngs(9), **FIELDS)
     native.save(model, tmp_path / "checkpoint", origin=ORIGIN)
     return tmp_path / "checkpoint"
 
 
 def test_starts_from_it_and_resumes_without_it(
-    tmp_path, small_run, quiet, last_snapshot, checkpoint, compiled_once
+    tmp_path, tiny_run, quiet, last_snapshot, checkpoint, compiled_once
 ):
     run = {"workdir": str(tmp_path / "run"), "init": str(checkpoint), "lr": 1e-12}
     run["channels"] = "bgr"
     wanted = native.state_dict(native.load(checkpoint))
-    fit(small_run(**run, max_steps=1), quiet, reader=convert.start_from)
+    fit(tiny_run(**run, max_steps=1), quiet, reader=convert.start_from)
     told = quiet.export_text()
     assert f"starts from {checkpoint}" in told
     assert "normalised with --channels rgb, those of this run --channels bgr" in told
-    config = small_run(**run)
+    config = tiny_run(**run)
     setup = Setup.of(config)
     assert setup.preprocess == Preprocess(channels="bgr")
     found = native.state_dict(setup.model(last_snapshot(config).state))
@@ -43,7 +45,7 @@ def test_starts_from_it_and_resumes_without_it(
         if "running" not in key:
             np.testing.assert_allclose(found[key], array, atol=1e-6, err_msg=key)
     checkpoint.rename(tmp_path / "gone")
-    result = fit(small_run(**run, max_steps=2), quiet, reader=convert.start_from)
+    result = fit(tiny_run(**run, max_steps=2), quiet, reader=convert.start_from)
     assert result.step == 2 and "resuming" in quiet.export_text()
     assert read_origin(config) == ORIGIN
 

@@ -117,6 +117,8 @@ def test_killed_twice_and_damaged_ends_bit_equal(
     for name in ("metrics.csv", "result.json", "model/model.safetensors"):
         same = (killed.directory / name, whole.directory / name)
         assert same[0].read_bytes() == same[1].read_bytes(), name
+    for name in ("curves.png", "confusion.png"):  # drawn by the command, blank in the other run
+        assert (killed.directory / name).stat().st_size > 10_000, name
 
 
 @pytest.mark.usefixtures("compiled_once")
@@ -136,9 +138,9 @@ def test_killed_amid_an_average_ends_bit_equal(tiny_run, tmp_path, quiet, proces
     assert (killed.directory / model).read_bytes() == (whole.directory / model).read_bytes()
 
 
-def test_sigterm_saves_and_exits_with_zero(small_run, tmp_path, process):
+def test_sigterm_saves_and_exits_with_zero(tiny_run, tmp_path, process):
     # Without the checkpoint after each step only the signal can have saved this one.
-    config = small_run(workdir=str(tmp_path), checkpoint_every=60.0, steps=6, limit=160)
+    config = tiny_run(workdir=str(tmp_path), checkpoint_every=60.0, steps=6, limit=160)
     ended = process(config, "step2", signal.SIGTERM)
     assert ended.returncode == 0, ended.stderr
     assert "stopped by SIGTERM after step 2" in ended.stdout

@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from convert.parity.networks import small_config
-from flaxseg import models
+from convert.parity.runs import random_state
+from flaxseg import models, native
 from flaxseg.ops import resize_bilinear
 
 
@@ -25,7 +26,8 @@ NAMES = list({rule(name): name for name in models.list_models()}.values())
 def test_interpolated_once_the_small_logits_are_the_network_s(name):
     size = (64, 64)
     config = small_config(name).with_image_size(size)
-    model = models.eval_view(models.build(config, rngs=models.params_keys(0)))
+    model = native.fill(models.abstract_model(config), random_state(config, 0))
+    model = models.eval_view(model)
     corners = model.logits_align_corners(size)
     if corners is None:
         assert name.startswith("vitseg") or config.backbone.ceil_pool
