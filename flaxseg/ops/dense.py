@@ -18,6 +18,8 @@
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import lax
@@ -143,10 +145,17 @@ def _of_patches(
     k, _, channels, outputs = weight.shape
     wide = jnp.promote_types(x.dtype, jnp.float32)
 
-    def read(taps: list[jax.Array], cotangent: jax.Array) -> jax.Array:
-        patches = jnp.concatenate(taps, -1).reshape(-1, k * k * channels)
+    def read(tap: Callable[[Any], jax.Array], cotangent: jax.Array) -> jax.Array:
+        def beside(number: jax.Array, patches: jax.Array) -> jax.Array:
+            return lax.dynamic_update_slice_in_dim(patches, tap(number), number * channels, 3)
+
+        patches = tap(0)
+        if k > 1:
+            patches = jnp.zeros((*patches.shape[:3], k * k * channels), patches.dtype)
+            patches = lax.fori_loop(0, k * k, beside, patches)
         # What is summed over lies last on the left: only so does XLA:CPU call its library.
         left = cotangent.reshape(-1, outputs).T
+        patches = patches.reshape(-1, k * k * channels)
         return lax.dot(left, patches, precision=precision, preferred_element_type=wide)
 
     pixels = max(LEAST, PATCHES // (k * k * channels))

@@ -8,7 +8,8 @@ it is the faster one.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 from jax import lax
@@ -16,6 +17,7 @@ from jax import numpy as jnp
 
 from flaxseg.ops.forms import Form, convolved
 from flaxseg.ops.precision import EXACT, current_precision
+from flaxseg.ops.stored import stored
 from flaxseg.ops.window import Window, pad
 
 CHUNK = 100_000
@@ -37,7 +39,7 @@ def _forms(window: Window, precision: str | None) -> dict[str, Form]:
     library = Form.of(functools.partial(_library_conv, window, precision))
     shifted = functools.partial(_shifted_conv, window)
     return {
-        "cpu": Form(shifted, functools.partial(_shifted_gradients, window)),
+        "cpu": Form(stored(shifted), functools.partial(_shifted_gradients, window)),
         "tpu": Form(shifted, functools.partial(_mixed_gradients, window, library)),
         "default": library,
     }
@@ -72,7 +74,7 @@ def _shifted_gradients(
     times = weight.shape[-1] // x.shape[-1]
     repeated = jnp.repeat(x, times, -1) if times > 1 else x
     of_weight = _weight_gradient(window, cotangent, repeated, len(weight))
-    of_map = _map_gradient(window, x, weight, cotangent)
+    of_map = stored(functools.partial(_map_gradient, window))(x, weight, cotangent)
     return of_map, of_weight[:, :, None].astype(weight.dtype)
 
 
@@ -127,8 +129,11 @@ def _weight_gradient(window: Window, cotangent: jax.Array, x: jax.Array, k: int)
     """The gradient of the weight, (k, k, C), float32 or wider."""
     dtype = jnp.promote_types(x.dtype, jnp.float32)
 
-    def read(taps: list[jax.Array], cotangent: jax.Array) -> jax.Array:
-        return jnp.stack([(tap * cotangent).sum((0, 1, 2), dtype=dtype) for tap in taps])
+    def read(tap: Callable[[Any], jax.Array], cotangent: jax.Array) -> jax.Array:
+        def of_tap(number: jax.Array) -> jax.Array:
+            return (tap(number) * cotangent).sum((0, 1, 2), dtype=dtype)
+
+        return lax.map(of_tap, jnp.arange(k * k))
 
     total = window.sum_over_rows(x, cotangent, k, CHUNK // x.shape[-1], read)
     return total.reshape(k, k, -1)
@@ -140,9 +145,4 @@ def _weighted_sum(taps: Iterable[jax.Array], weights: Iterable[jax.Array]) -> ja
     dtype = taps[0].dtype
     wide = jnp.promote_types(dtype, jnp.float32)
     products = (t.astype(wide) * w.astype(wide) for t, w in zip(taps, weights, strict=True))
-    total = functools.reduce(jnp.add, products).astype(dtype)
-    # XLA:CPU would fuse the sum into a reduction that follows, and then keep each of the shifted
-    # maps in memory. A rounding to the precision that it has already changes nothing, except
-    # that the fusion ends there; an optimization barrier does not end it.
-    precision = jnp.finfo(dtype)
-    return lax.reduce_precision(total, precision.nexp, precision.nmant)
+    return functools.reduce(jnp.add, products).astype(dtype)

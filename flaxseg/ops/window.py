@@ -43,7 +43,7 @@ class Window(NamedTuple):
         cotangent: jax.Array,
         kernel_size: int,
         pixels: int,
-        read: Callable[[list[jax.Array], jax.Array], jax.Array],
+        read: Callable[[Callable[[Any], jax.Array], jax.Array], jax.Array],
     ) -> jax.Array:
         """The sum of what is read off some rows of outputs at a time.
 
@@ -55,21 +55,26 @@ class Window(NamedTuple):
             cotangent: gradient of the outputs, (B, H', W', D).
             kernel_size: of each side.
             pixels: about as many outputs are read at a time, whole rows of them.
-            read: (taps of the kernel, each (B, rows, W', C), cotangent (B, rows, W', D)) -> what
-                is summed; 0 where the cotangent is.
+            read: (number of a tap -> the pixels that it reads, (B, rows, W', C); cotangent
+                (B, rows, W', D)) -> what is summed; 0 where the cotangent is. Numbers may be
+                traced: a loop over them is compiled once, nine shifts are nine programs.
         """
+        stride, _, dilation = self
         B, H, W, _ = cotangent.shape
         parts = -(-H // min(H, max(1, pixels // (B * W))))
         rows = -(-H // parts)
         spare = parts * rows - H
-        padded = pad(x, self.padding, below=spare * self.stride)
+        padded = pad(x, self.padding, below=spare * stride)
         cotangent = jnp.pad(cotangent, ((0, 0), (0, spare), (0, 0), (0, 0)))
-        span = self.stride * (rows - 1) + self.dilation * (kernel_size - 1) + 1
+        sizes = B, stride * (rows - 1) + 1, stride * (W - 1) + 1, x.shape[-1]
 
         def part(number: int | jax.Array) -> jax.Array:
-            above = lax.dynamic_slice_in_dim(padded, number * rows * self.stride, span, 1)
-            below = lax.dynamic_slice_in_dim(cotangent, number * rows, rows, 1)
-            return read(list(self.taps(above, kernel_size, rows, W)), below)
+            def tap(index: Any) -> jax.Array:
+                top, left = (dilation * n for n in divmod(index, kernel_size))
+                start = 0, number * rows * stride + top, left, 0
+                return lax.dynamic_slice(padded, start, sizes)[:, ::stride, ::stride]
+
+            return read(tap, lax.dynamic_slice_in_dim(cotangent, number * rows, rows, 1))
 
         if parts == 1:
             return part(0)
