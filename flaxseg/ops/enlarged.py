@@ -264,7 +264,7 @@ class _Plan:
         return self.to_pixels(lax.scan(visit, None, steps)[1])
 
     def spread_back(self, both: jax.Array, right: jax.Array, fractions: jax.Array) -> jax.Array:
-        """The gradient of `cut` from the sum of the gradients of pixels, and that of their rights."""
+        """The gradient of `cut` from the gradients of pixels and their shares of the right."""
         row = _behind(both - right, 0, 1) + _behind(right, 1, 0)
         below = fractions * row
         return _behind(row - below, 0, self.line) + _behind(below, self.line, 0)
