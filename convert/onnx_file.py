@@ -58,6 +58,7 @@ def write_onnx(
     opset: int | None = None,
     photos: str | os.PathLike | None = None,
     more: Mapping[str, Any] | None = None,
+    view: Mapping[str, Any] | None = None,
     weights_sha256: str | None = None,
 ) -> Agreement:
     """Writes a network as ONNX, once the file has been compared with the model.
@@ -78,6 +79,7 @@ def write_onnx(
         opset: version of ONNX's operators, one of `OPSETS`; 20 if None.
         photos: folder of photos to compare on; None: noise and drawn shapes.
         more: what else is told of the model.
+        view: how the training run looked at its validation pictures, by its settings' names.
         weights_sha256: of the model's file of weights, told where it is given.
 
     Returns:
@@ -98,7 +100,7 @@ def write_onnx(
         raise ConfigError(f"--opset is {opset}, it must be from {OPSETS[0]} to {OPSETS[-1]}")
     size = size or header.config.fixed_size
     program = _trace(header, arrays, size, steps, opset)
-    notes = _notes(header, size, steps, opset, more or {})
+    notes = _notes(header, size, steps, opset, more or {}, view)
     if weights_sha256 is not None:
         notes["weights_sha256"] = json.dumps(weights_sha256)
     program.model.metadata_props.update(notes)
@@ -111,7 +113,12 @@ def write_onnx(
 
 
 def _notes(
-    header: Header, size: Size | None, steps: Collection[Step], opset: int, more: Mapping[str, Any]
+    header: Header,
+    size: Size | None,
+    steps: Collection[Step],
+    opset: int,
+    more: Mapping[str, Any],
+    view: Mapping[str, Any] | None,
 ) -> dict[str, str]:
     """The metadata, each a text of JSON."""
     sides = size or ("height", "width")
@@ -119,9 +126,9 @@ def _notes(
     classes = () if "argmax" in steps else (header.config.num_classes,)
     given = ("batch", *classes, *sides)
     divisor = header.config.size_divisor
-    told = about("onnx", header, size, divisor, steps, taken, given, more) | {"opset": opset}
+    told = about("onnx", header, size, divisor, steps, taken, given, more, view)
     # Alone and short besides, for those who look for nothing else.
-    told |= {"classes": list(header.labels.classes), **header.preprocess.to_json()}
+    told |= {"opset": opset, "classes": list(header.labels.classes), **header.preprocess.to_json()}
     return {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()}
 
 

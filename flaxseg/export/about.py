@@ -40,6 +40,7 @@ def about(
     taken: Collection[Any],
     given: Collection[Any],
     more: Mapping[str, Any],
+    view: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The entries that both kinds of files share, as plain JSON values.
 
@@ -52,6 +53,8 @@ def about(
         taken: shape of the pictures; sides that are free are words.
         given: shape of what comes out.
         more: what `told_besides` found.
+        view: how the training run looked at its validation pictures, by its settings' names; with
+            the file, too, `flaxseg predict` and `flaxseg eval` look so.
     """
     bytes_in, labels_out = "preprocess" in steps, "argmax" in steps
     told = {key: value for key, value in header.to_json().items() if key not in _ELSEWHERE}
@@ -76,4 +79,5 @@ def about(
             "square": header.config.square,
         },
         "more": dict(more),
+        "view": dict(view or {}),
     }

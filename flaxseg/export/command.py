@@ -15,7 +15,7 @@ from flaxseg.export.site import write_site
 from flaxseg.export.stablehlo import SUFFIX, divisor, write_stablehlo
 from flaxseg.files import sha256_of
 from flaxseg.inference.opening import resolve_model_dir, run_settings
-from flaxseg.inference.run_view import predict_view, view_flags
+from flaxseg.inference.run_view import VIEW, predict_view, view_flags
 from flaxseg.model_dir import WEIGHTS_FILE, read_directory
 from flaxseg.origin import licences
 
@@ -82,14 +82,19 @@ class ExportArgs:
                 config.check_size(size)
             except ConfigError as error:
                 raise ConfigError(f"--size {size[0]} {size[1]}: {error}") from None
-        options = {"steps": self.steps, "photos": self.check}
+        if size is None and self.out.suffix == SUFFIX and not config.one_program:
+            size = USUAL_SIZE
+        settings = run_settings(Path(self.model))
+        view = {name: settings[name] for name in VIEW if name in settings}
+        if size is not None and view.get("eval_size") != size:
+            view = {}
+        options = {"steps": self.steps, "photos": self.check, "view": view}
         onnx = {
             "opset": self.opset,
             "more": told_besides(directory, header),
             "weights_sha256": sha256_of(directory / WEIGHTS_FILE),
         }
         if self.out.suffix == SUFFIX:
-            size = size if size or config.one_program else USUAL_SIZE
             agreement = write_stablehlo(self.out, directory, size=size, **options)
         elif self.out.suffix == ONNX_SUFFIX:
             agreement = write_onnx(self.out, header, arrays, size=size, **options, **onnx)
@@ -103,9 +108,9 @@ class ExportArgs:
             )
         print(f"takes      any number of pictures of {self._taken(size, config)}")
         print(f"verified   {agreement} of {agreement.pictures} pictures")
-        view = predict_view(run_settings(Path(self.model)))
-        if view and view != {"size": size}:
-            print(f"seen       by the run with {view_flags(view)}{self._unseen(view)}")
+        flags = predict_view(settings)
+        if flags and (self.out.suffix == SITE_SUFFIX or not view):
+            print(f"seen       by the run with {view_flags(flags)}{self._unseen(flags)}")
         for licence in licences(header.origin):
             print(f"licence    {licence}")
         print(f"wrote      {self.out}: {header.name}, {header.labels.num_classes} classes")

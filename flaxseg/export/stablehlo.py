@@ -9,7 +9,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def write_stablehlo(
     size: Size | None = None,
     steps: Collection[Step] = (),
     photos: str | os.PathLike | None = None,
+    view: Mapping[str, Any] | None = None,
 ) -> Agreement:
     """Writes a model directory as one file, once its program has been compared with the model.
 
@@ -63,6 +64,7 @@ def write_stablehlo(
             are multiples of 32, of networks whose configuration is of `one_program`.
         steps: what is part of the program besides the network.
         photos: folder of photos to compare on; None: noise and drawn shapes.
+        view: how the training run looked at its validation pictures, by its settings' names.
 
     Returns:
         How far program and model agree.
@@ -88,7 +90,7 @@ def write_stablehlo(
         logits="argmax" not in steps,
     )
     require(agreement, str(path))
-    _write(path, _about(directory, exported, size, steps, agreement), content)
+    _write(path, _about(directory, exported, size, steps, agreement, view), content)
     return agreement
 
 
@@ -138,13 +140,14 @@ def _about(
     size: Size | None,
     steps: Collection[Step],
     agreement: Agreement,
+    view: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What `about.json` holds."""
     header = read_header(directory)
     taken, given = (_plain(*avals) for avals in (exported.in_avals, exported.out_avals))
-    more = told_besides(directory, header)
+    more, multiple = told_besides(directory, header), divisor(header.config)
     return {
-        **about("stablehlo", header, size, divisor(header.config), steps, taken, given, more),
+        **about("stablehlo", header, size, multiple, steps, taken, given, more, view),
         "jax": jax.__version__,
         "jaxlib": importlib.metadata.version("jaxlib"),
         "calling_convention_version": exported.calling_convention_version,

@@ -56,6 +56,7 @@ class About(NamedTuple):
         labels_only: so is the choice of the class.
         origin: where the weights come from.
         temperature: what the logits are divided by before they become probabilities; None: 1.
+        view: how its training run looked at validation pictures, by its settings' names.
         values: all that stands there.
     """
 
@@ -67,6 +68,7 @@ class About(NamedTuple):
     labels_only: bool
     origin: Chain
     temperature: float | None
+    view: dict[str, Any]
     values: dict[str, Any]
 
 
@@ -147,6 +149,7 @@ def _about(path: Path, values: Mapping[str, Any]) -> About:
             values["output"]["values"] == "labels",
             chain_from_json(values.get("origin", [])),
             values.get("temperature"),
+            dict(values.get("view", {})),
             dict(values),
         )
 

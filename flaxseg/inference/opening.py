@@ -1,12 +1,13 @@
 """Where the models are that commands name, and what a training run tells of its own."""
 
+import functools
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from flaxseg.errors import CheckpointError, ConfigError
-from flaxseg.exported import files_of, kind_of
+from flaxseg.exported import files_of, kind_of, read_about
 from flaxseg.model_dir import CONFIG_FILE, WEIGHTS_FILE
 
 Pathlike = str | os.PathLike[str]
@@ -47,7 +48,10 @@ def model_files(model: Path) -> list[Path]:
 
 
 def run_settings(path: Path) -> dict[str, Any]:
-    """The training configuration beside a model directory; empty if there is none."""
+    """The training configuration beside a model directory, or what an exported file tells of it;
+    empty if there is none."""
+    if kind_of(path):
+        return _exported_view(path, path.stat().st_mtime_ns)
     file = path / CONFIG_FILE
     if not (path / MODEL_FOLDER).is_dir() or not file.is_file():
         return {}
@@ -57,6 +61,17 @@ def run_settings(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is not readable JSON: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} is not a training configuration: it must hold a JSON object")
+    return _settings(values)
+
+
+@functools.lru_cache(maxsize=8)
+def _exported_view(path: Path, changed: int) -> dict[str, Any]:
+    """Kept, as an ONNX file tells nothing before its whole program is loaded."""
+    del changed
+    return _settings(read_about(path).view)
+
+
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if v is not None}
 
 

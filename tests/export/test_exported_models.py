@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -99,21 +100,30 @@ def test_predictions_are_those_of_the_model(folder, photo, tmp_path, name):
     assert np.mean(masks[0] == masks[1]) >= 0.999
 
 
-def test_a_run_that_looked_at_another_size_says_so(folder, photo, tmp_path, capsys):
+def test_a_file_looks_as_the_run_did(photo, tmp_path, capsys):
     run, file = tmp_path / "run", tmp_path / "run.stablehlo"
     save("ccnet", run / "model", TINY)
     (run / "config.json").write_text(json.dumps({"data": "shapes", "eval_size": [32, 64]}))
     assert main(["export", str(run), str(file)]) == 0
-    flags = "--size 32 64"
-    assert f"seen       by the run with {flags}" in (told := capsys.readouterr().out)
-    assert f": flaxseg predict {file} {flags}\n" in told
+    assert "seen " not in capsys.readouterr().out
     masks = []
-    for model, more in ((run, ()), (file, flags.split()), (file, ())):
+    for model, more in ((run, ()), (file, ()), (file, ("--size", "64", "96"))):
         out = tmp_path / f"out{len(masks)}"
         assert main(["predict", str(model), str(photo), "--out", str(out), *more]) == 0
         with Image.open(out / "photo_mask.png") as mask:
             masks.append(np.asarray(mask))
     assert np.mean(masks[0] == masks[1]) >= 0.999 > np.mean(masks[0] == masks[2])
+
+
+def test_a_file_of_another_size_than_the_runs_says_so(folder, tmp_path, capsys):
+    run, file = tmp_path / "run", tmp_path / "run.stablehlo"
+    shutil.copytree(folder / "fixed", run / "model")
+    (run / "config.json").write_text(json.dumps({"data": "shapes", "eval_window": [16, 16]}))
+    assert main(["export", str(run), str(file)]) == 0
+    told = "seen       by the run with --window 16 16"
+    assert f"{told}, which the file does not know: flaxseg predict {file} --window 16 16\n" in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
