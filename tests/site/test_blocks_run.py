@@ -6,8 +6,10 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from flax import nnx
@@ -60,6 +62,8 @@ def world(tmp_path_factory):
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         photo.save(name)
     (folder / "list.txt").write_text("photo.jpg\n")
+    film = "-f lavfi -i testsrc=size=48x32:rate=10:duration=0.3 ride.mp4".split()
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *film], check=True, capture_output=True)
     for name, network, layout in (
         ("ccnet_r50-d8.pth", "ccnet_r50", "mmseg"),
         ("segformer.b0.512x512.ade.160k.pth", "segformer_b0", "nvlabs"),
