@@ -15,7 +15,7 @@ from flaxseg.pictures.coordinates import Coordinates
 from flaxseg.pictures.kinds import Kind
 from flaxseg.pictures.legend import with_legend
 from flaxseg.pictures.overlay import colorize, overlay
-from flaxseg.pictures.write import write_grey, write_image, write_mask, written
+from flaxseg.pictures.write import write_image, write_mask, written
 
 
 class Segmented(NamedTuple):
@@ -85,7 +85,7 @@ def blended(given: Segmented) -> np.ndarray:
 
 def _confidence(file: Path, given: Segmented) -> None:
     assert given.pixels.confidence is not None
-    write_grey(file, grey(given.pixels.confidence), given.written_at)
+    write_image(file, grey(given.pixels.confidence), given.written_at)
 
 
 def _probabilities(file: Path, given: Segmented) -> None:

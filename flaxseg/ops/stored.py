@@ -19,9 +19,12 @@ def stored(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     def branch(x: jax.Array, weight: jax.Array, *args: Any) -> jax.Array:
         made = jax.eval_shape(function, x, weight, *args)
+
+        def nothing(*_: Any) -> jax.Array:
+            return jnp.zeros(made.shape, made.dtype)
+
         # Nothing is above infinity, but compilers do not know that.
         never = weight.reshape(-1)[0] > jnp.inf
-        nothing = lambda *_: jnp.zeros(made.shape, made.dtype)  # noqa: E731
         return lax.cond(never, nothing, function, x, weight, *args)
 
     return branch

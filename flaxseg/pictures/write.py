@@ -18,11 +18,11 @@ from flaxseg.pictures.coordinates import Coordinates
 def write_image(
     path: str | os.PathLike[str], picture: np.ndarray, at: Coordinates | None = None
 ) -> None:
-    """Writes an RGB picture, (H, W, 3) uint8, as PNG, and where it has coordinates as GeoTIFF.
+    """Writes a picture as PNG, and where it has coordinates as GeoTIFF, too.
 
     Args:
         path: file to write; the GeoTIFF stands beside it, see `beside`.
-        picture: its pixels.
+        picture: RGB, (H, W, 3) uint8, or grey, (H, W) uint8.
         at: where it lies.
 
     Raises:
@@ -51,22 +51,6 @@ def write_mask(
     image = Image.fromarray(np.ascontiguousarray(label, np.uint8))
     image.putpalette(_full_palette(palette))
     _write(Path(path), image, at, no_data=str(IGNORE))
-
-
-def write_grey(
-    path: str | os.PathLike[str], values: np.ndarray, at: Coordinates | None = None
-) -> None:
-    """Writes a grey picture, (H, W) uint8, as PNG, and where it has coordinates as GeoTIFF.
-
-    Args:
-        path: file to write; the GeoTIFF stands beside it, see `beside`.
-        values: its pixels.
-        at: where it lies.
-
-    Raises:
-        DataError: a file cannot be written; what was there before is unharmed.
-    """
-    _write(Path(path), Image.fromarray(np.ascontiguousarray(values, np.uint8)), at)
 
 
 def beside(path: Path) -> Path:

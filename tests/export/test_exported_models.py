@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from narrow_ccnet import TINY
 from PIL import Image
 
 from convert import onnx_file
@@ -31,17 +32,6 @@ from flaxseg.preprocess import Preprocess
 
 PREPROCESS = Preprocess((0.1, 0.2, 0.3), (0.3, 0.2, 0.4), "bgr")
 DOCS = Path(__file__).parents[2] / "docs" / "export.md"
-
-
-TINY = {
-    "backbone.blocks": (1, 1),
-    "backbone.strides": (1, 2),
-    "backbone.dilations": (1, 1),
-    "backbone.first_dilations": (1, 1),
-    "backbone.width": 4,
-    "channels": 8,
-}
-"""A CCNet of two stages, which keeps its stride of 8."""
 
 
 def save(name: str, folder: Path, overrides: dict) -> None:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from jax import export
+from narrow_ccnet import TINY
 
 from convert.parity.networks import COMPARISONS, small_config
 from convert.parity.runs import random_state
@@ -23,15 +24,6 @@ from flaxseg.labels import LabelSet
 from flaxseg.preprocess import Preprocess
 
 WHOLE = "WHOLE" in os.environ
-TINY = {
-    "backbone.blocks": (1, 1),
-    "backbone.strides": (1, 2),
-    "backbone.dilations": (1, 1),
-    "backbone.first_dilations": (1, 1),
-    "backbone.width": 4,
-    "channels": 8,
-}
-"""A CCNet of two stages, which keeps its stride of 8."""
 NETWORKS = dict.fromkeys(models.list_models(), {}) if WHOLE else {"ccnet": TINY, "vitseg": {}}
 PREPROCESS = Preprocess((0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bgr")
 ORIGIN = [{"source": "a.pth", "licence": "NVIDIA's", "non_commercial": True}]

@@ -61,7 +61,7 @@ def geotiff(path, tags, raster_type=1, orientation=1, picture=None):
 
 def tags_of(path):
     with Image.open(path) as picture:
-        return dict(getattr(picture, "tag_v2"))  # noqa: B009
+        return dict(picture.tag_v2)
 
 
 def on_map(tags, column, row, from_edge=True):
