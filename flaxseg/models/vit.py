@@ -5,6 +5,7 @@ and shapes are timm's; there is no final norm and no classifier.
 """
 
 import dataclasses
+import functools
 from typing import Literal, NamedTuple
 
 import jax
@@ -199,11 +200,8 @@ class Attention(nnx.Module):
         B, N, _ = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, -1)
         query, key, value = qkv.transpose(2, 0, 3, 1, 4)  # (B, h, N, d) each
-        if self.attn_dropout.active:
-            weights = self.attn_dropout(ops.attention_weights(query, key), rngs)
-            mixed = ops.mix_values(weights, value)
-        else:
-            mixed = ops.attention(query, key, value)
+        drop = functools.partial(self.attn_dropout, rngs=rngs) if self.attn_dropout.active else None
+        mixed = ops.attention(query, key, value, dropout=drop)
         mixed = mixed.transpose(0, 2, 1, 3).reshape(B, N, -1)
         return self.proj_dropout(self.proj(mixed), rngs)
 

@@ -2,8 +2,6 @@
 
 from flaxseg.ops.activation import gelu as gelu
 from flaxseg.ops.attention import attention as attention
-from flaxseg.ops.attention import attention_weights as attention_weights
-from flaxseg.ops.attention import mix_values as mix_values
 from flaxseg.ops.canvas import on_canvas as on_canvas
 from flaxseg.ops.conv import Conv as Conv
 from flaxseg.ops.conv import Linear as Linear

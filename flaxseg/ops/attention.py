@@ -21,9 +21,13 @@ AMPERE = 8.0
 
 
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, counts: jax.Array | None = None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    counts: jax.Array | None = None,
+    dropout: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
-    """softmax(query key^T / sqrt(d)) value, without dropout.
+    """softmax(query key^T / sqrt(d)) value.
 
     Saves the probabilities and the result for the gradient, which then needs two sums less over
     (N, M) than the derivative of the formula. Softmax and sums are float32 or wider.
@@ -33,12 +37,18 @@ def attention(
         key: (B, h, M, d).
         value: (B, h, M, d).
         counts: which keys do, (B, M); None: all. At least one of each sample does.
+        dropout: drops weights, (B, h, N, M).
 
     Returns:
         (B, h, N, d) in value's dtype.
     """
-    if counts is not None:
-        return mix_values(attention_weights(query, key, counts=counts), value)
+    if counts is not None or dropout is not None:
+        weights = _weights(query, key, counts=counts)
+        if dropout is not None:
+            # Without an end of the fusion here libtpu 0.0.42 overflows its stack under remat: it
+            # puts the products before and behind the softmax into one.
+            weights = lax.optimization_barrier(dropout(weights).astype(value.dtype))
+        return _mix(weights, value)
     own = functools.partial(_attention, current_precision())
     fused = _cudnn_form(query.shape, key.shape, value.dtype)
     if fused is None:
@@ -46,7 +56,7 @@ def attention(
     return lax.platform_dependent(query, key, value, cuda=fused, default=own)
 
 
-def attention_weights(
+def _weights(
     query: jax.Array,
     key: jax.Array,
     precision: str | None = None,
@@ -58,7 +68,7 @@ def attention_weights(
     return jax.nn.softmax(energies, -1, where=None if counts is None else counts[:, None, None])
 
 
-def mix_values(weights: jax.Array, value: jax.Array, precision: str | None = None) -> jax.Array:
+def _mix(weights: jax.Array, value: jax.Array, precision: str | None = None) -> jax.Array:
     """weights value: (B, h, N, M) and (B, h, M, d) to (B, h, N, d), in value's dtype."""
     mixed = product("bhnm,bhmd->bhnd", weights.astype(value.dtype), value, precision)
     return mixed.astype(value.dtype)
@@ -70,8 +80,8 @@ def _attention(precision: str | None, query: jax.Array, key: jax.Array, value: j
 
 
 def _forward(precision: str | None, query: jax.Array, key: jax.Array, value: jax.Array):
-    weights = attention_weights(query, key, precision).astype(value.dtype)
-    mixed = mix_values(weights, value, precision)
+    weights = _weights(query, key, precision).astype(value.dtype)
+    mixed = _mix(weights, value, precision)
     return mixed, (query, key, value, weights, mixed)
 
 

@@ -42,11 +42,20 @@ def test_gradients_equal_the_definitions(argument):
 
 
 @pytest.mark.usefixtures("x64")
-def test_the_parts_make_the_whole():
-    query, key, value = inputs()
-    weights = ops.attention_weights(query, key)
-    assert_close(weights.sum(-1), np.ones((2, 3, 5)))
-    assert_close(ops.mix_values(weights, value), ops.attention(query, key, value))
+def test_with_dropout_too_it_equals_the_definition():
+    def third(weights):
+        return jnp.where(jnp.arange(weights.shape[-1]) % 3 == 0, 0, 1.5 * weights)
+
+    def by_hand(query, key, value):
+        energies = query @ jnp.swapaxes(key, 2, 3) / np.sqrt(query.shape[-1])
+        return third(jax.nn.softmax(energies, -1)) @ value
+
+    (ours, pull), (theirs, pull_theirs) = (
+        jax.vjp(function, *inputs())
+        for function in (lambda *args: ops.attention(*args, dropout=third), by_hand)
+    )
+    for a, b in zip((ours, *pull(ours)), (theirs, *pull_theirs(ours)), strict=True):
+        assert_close(a, b)
 
 
 def test_large_energies_stay_finite():
@@ -58,7 +67,9 @@ def test_large_energies_stay_finite():
 def test_bfloat16_follows_float32():
     exact, pull_exact = jax.vjp(ops.attention, *inputs(jnp.float32))
     half, pull_half = jax.vjp(ops.attention, *inputs(jnp.bfloat16))
-    assert ops.attention_weights(*inputs(jnp.bfloat16)[:2]).dtype == jnp.float32
+    seen = []
+    ops.attention(*inputs(jnp.bfloat16), dropout=lambda weights: seen.append(weights) or weights)
+    assert seen[0].dtype == jnp.float32
     for a, b in zip((half, *pull_half(half)), (exact, *pull_exact(exact)), strict=True):
         assert a.dtype == jnp.bfloat16
         assert np.abs(a.astype(jnp.float32) - b).max() < 0.03 * np.abs(b).max()
