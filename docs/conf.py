@@ -16,6 +16,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Imported late: the lines above are read by JAX, and the path by the search for flaxseg.
 from docutils import nodes  # noqa: E402
 from flax import nnx  # noqa: E402
+from jax import numpy as jnp  # noqa: E402
 from sphinx import addnodes  # noqa: E402
 from sphinx.util import inspect  # noqa: E402
 
@@ -141,9 +142,26 @@ def _signature(app, what, name, thing, options, signature, returns):
     """A network is made by its own arguments; its metaclass takes any."""
     if what != "class" or not issubclass(thing, nnx.Module):
         return None
-    app.emit("autodoc-before-process-signature", thing.__init__, True)
     own = inspect.signature(thing.__init__, bound_method=True)
+    arguments = [
+        a.replace(default=_Float32()) if a.default is jnp.float32 else a
+        for a in own.parameters.values()
+    ]
+    own = own.replace(parameters=arguments)
     return inspect.stringify_signature(own, unqualified_typehints=True), None
+
+
+class _Float32:
+    """The default as it is written, which is no class's name."""
+
+    def __repr__(self) -> str:
+        return "jnp.float32"
+
+
+def _unsaid(app, what, name, thing, skip, options):
+    """Fields of a named tuple stand in its own docstring; what Python says of each is no more."""
+    told = getattr(thing, "__doc__", None) or ""
+    return True if told.startswith("Alias for field number") else None
 
 
 def _introduced(app, document):
@@ -170,5 +188,6 @@ def setup(app):
     """Called by Sphinx."""
     app.connect("doctree-read", _introduced, priority=400)  # before downloads are collected
     app.connect("autodoc-process-signature", _signature)
+    app.connect("autodoc-skip-member", _unsaid)
     app.connect("missing-reference", _public, priority=100)
     app.connect("missing-reference", _plain, priority=900)

@@ -266,7 +266,7 @@ class BiSeNetV2(Network):
         )
 
     def logits_align_corners(self, size: tuple[int, int]) -> bool | None:
-        """See `Network`."""
+        """How logits at the heads' resolution become those of pixels, as in `blocks.Network`."""
         del size
         return self.config.align_corners
 

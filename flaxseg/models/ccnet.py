@@ -212,7 +212,7 @@ class CCNet(Network):
         )
 
     def logits_align_corners(self, size: tuple[int, int]) -> bool | None:
-        """See `Network`."""
+        """How logits at the heads' resolution become those of pixels, as in `blocks.Network`."""
         whole = not any(side % 8 for side in size) and not self.config.backbone.ceil_pool
         # Where 8 times the map is not the image, another interpolation follows.
         once = self.config.upsample == "image" or whole

@@ -182,7 +182,7 @@ class SegFormer(Network):
         self.head = (MLPHead if config.head == "mlp" else ConvHead)(config, **kwargs)
 
     def logits_align_corners(self, size: tuple[int, int]) -> bool | None:
-        """See `Network`."""
+        """How logits at the heads' resolution become those of pixels, as in `blocks.Network`."""
         del size
         return False
 

@@ -142,7 +142,7 @@ class SETR(Network):
         self.aux_heads = nnx.List(_aux_head(config, **kwargs) for _ in config.aux_inputs)
 
     def logits_align_corners(self, size: tuple[int, int]) -> bool | None:
-        """See `Network`."""
+        """How logits at the heads' resolution become those of pixels, as in `blocks.Network`."""
         del size
         return False
 
