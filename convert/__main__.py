@@ -28,8 +28,7 @@ from convert.sources import Checkpoint, open_checkpoint
 from convert.verify import check_directory, torch_logits
 from flaxseg.cli import guarded, parse
 from flaxseg.errors import CheckpointError, ConfigError
-from flaxseg.model_dir import Tensor, read_directory, write_directory
-from flaxseg.origin import licences
+from flaxseg.model_dir import Tensor, write_directory
 from flaxseg.preprocess import Channels, Preprocess
 
 ABOUT = "Carries weights between flaxseg and published checkpoints."
@@ -150,7 +149,7 @@ class Export:
     """Write a model directory in a published layout."""
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIRECTORY")]
-    """What import or flaxseg.save wrote."""
+    """What import or flaxseg.save wrote; for .onnx also the work directory of a training run."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """File to write; must not exist."""
@@ -260,12 +259,10 @@ def _export(options: Export) -> None:
 
 
 def _export_onnx(options: Export) -> None:
-    header, arrays = read_directory(options.directory)
-    agreement = onnx_file.write_onnx(options.file, header, arrays)
-    for licence in licences(header.origin):
-        print(f"licence    {licence}")
-    print(f"verified   {agreement} of {agreement.pictures} pictures")
-    print(f"wrote      {options.file}: {onnx_file.ONNX} {header.name}")
+    """As `flaxseg export DIRECTORY FILE.onnx` does, so that both tell a file the same."""
+    from flaxseg.export.command import ExportArgs
+
+    ExportArgs(str(options.directory), options.file)(Path, onnx_file.write_onnx)
 
 
 def _formats() -> None:
