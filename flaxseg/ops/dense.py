@@ -1,8 +1,9 @@
 """Convolution of all channels with all.
 
-- On a CPU the gradient of the weight is a matrix product over the pixels that each output reads, of
-  some rows of outputs at a time. XLA's own is a convolution whose kernel is as large as the map,
-  between transposed copies. The gradient of the map, where the kernel moves by strides, is made of
+- On a CPU the gradient of the weight is a matrix product for each tap of the kernel, over all
+  outputs; of few channels it is one over the pixels that each output reads, of some rows of outputs
+  at a time. XLA's own is a convolution whose kernel is as large as the map, between transposed
+  copies. The gradient of the map, where the kernel moves by strides, is made of
   a small convolution for every phase of the strides. XLA's own spreads the outputs with zeros in
   between and multiplies those, too. 3x3 kernels of many channels that move pixel by pixel go by
   Winograd's algorithm.
@@ -27,7 +28,7 @@ from jax import numpy as jnp
 
 from flaxseg.ops.forms import Form, convolved
 from flaxseg.ops.precision import current_precision
-from flaxseg.ops.window import Window
+from flaxseg.ops.window import Window, pad
 from flaxseg.ops.winograd import winograd_conv
 
 FEW = 8
@@ -42,6 +43,9 @@ WIDE = 512
 
 LEAST = 512
 """Outputs of a part at least: each part passes over the whole gradient of the weight."""
+
+MANY = 128
+"""Channels of a map from which on a CPU multiplies tap by tap: gathering would cost more."""
 
 
 def dense_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
@@ -103,7 +107,9 @@ def _cpu_gradients(
     else:
         back = jax.linear_transpose(lambda x: _plain(window, precision, x, weight), x)
         (of_map,) = back(cotangent)
-    return of_map, _of_patches(window, precision, x, weight, cotangent)
+    by_taps = len(weight) > 1 and x.shape[-1] >= MANY
+    of_weight = _of_taps if by_taps else _of_patches
+    return of_map, of_weight(window, precision, x, weight, cotangent)
 
 
 def _by_phases(
@@ -138,10 +144,52 @@ def _by_phases(
     return window.from_phases(phase, size)
 
 
+def _of_taps(
+    window: Window, precision: str | None, x: jax.Array, weight: jax.Array, cotangent: jax.Array
+) -> jax.Array:
+    """The gradient of the weight, of one tap after the other.
+
+    What is summed over lies last on the left and first on the right: only so does XLA:CPU take its
+    fastest product. One side is turned for that once, outside of the loop, where no pass makes the
+    turn a part of the product again: the outputs', and then the result, or the map.
+    """
+    k, _, channels, outputs = weight.shape
+    B, H, W, _ = cotangent.shape
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    multiply = functools.partial(lax.dot, precision=precision, preferred_element_type=wide)
+    padded, gradient = pad(x, window.padding), cotangent.reshape(-1, outputs)
+    if channels >= 4 * outputs:
+        turned = padded.transpose(3, 0, 1, 2)
+
+        def product(number: Any) -> jax.Array:
+            return multiply(
+                window.tap(turned, number, k, H, W, axis=2).reshape(channels, -1), gradient
+            )
+
+        return _for_each_tap(product, k).reshape(weight.shape).astype(weight.dtype)
+    left = gradient.T
+
+    def product_of_turned(number: Any) -> jax.Array:
+        return multiply(left, window.tap(padded, number, k, H, W).reshape(-1, channels))
+
+    total = _for_each_tap(product_of_turned, k).swapaxes(1, 2)
+    return total.reshape(weight.shape).astype(weight.dtype)
+
+
+def _for_each_tap(product: Callable[[Any], jax.Array], k: int) -> jax.Array:
+    """The products of all taps of a k x k kernel, one behind the other in the first axis."""
+
+    def add(number: jax.Array, total: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(total, product(number)[None], number, 0)
+
+    one = jax.eval_shape(product, 0)
+    return lax.fori_loop(0, k * k, add, jnp.zeros((k * k, *one.shape), one.dtype))
+
+
 def _of_patches(
     window: Window, precision: str | None, x: jax.Array, weight: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
-    """The gradient of the weight."""
+    """The gradient of the weight, of all taps together."""
     k, _, channels, outputs = weight.shape
     wide = jnp.promote_types(x.dtype, jnp.float32)
 

@@ -7,6 +7,10 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg.errors import FlaxsegError
+from flaxseg.ops.stored import stored
+
+WIDE = 256
+"""Channels from which on a CPU gains by keeping a gradient that is read across."""
 
 
 class BatchNorm(nnx.Module):
@@ -109,9 +113,28 @@ def _backward(
     normal = (_wide(x, dtype) - mean) * inverse
     of_bias = cotangent.sum((0, 1, 2))
     of_weight = (cotangent * normal).sum((0, 1, 2))
+    # Both gradients of a convolution read it, that of the weight across: XLA:CPU would compute it
+    # for each of them.
+    given = x, weight, mean, inverse, cotangents[0], of_weight, of_bias
+    on_cpu = stored(_of_map) if x.shape[-1] >= WIDE else _of_map
+    of_x = lax.platform_dependent(*given, cpu=on_cpu, default=_of_map)
+    return of_x, of_weight.astype(weight.dtype), of_bias.astype(bias.dtype)
+
+
+def _of_map(
+    x: jax.Array,
+    weight: jax.Array,
+    mean: jax.Array,
+    inverse: jax.Array,
+    cotangent: jax.Array,
+    of_weight: jax.Array,
+    of_bias: jax.Array,
+) -> jax.Array:
+    """The gradient of the map that was normalised."""
     count = x.size // x.shape[-1]
-    of_x = weight * inverse * (cotangent - (of_bias + normal * of_weight) / count)
-    return of_x.astype(x.dtype), of_weight.astype(weight.dtype), of_bias.astype(bias.dtype)
+    normal = (x.astype(mean.dtype) - mean) * inverse
+    spread = (of_bias + normal * of_weight) / count
+    return (weight * inverse * (cotangent.astype(mean.dtype) - spread)).astype(x.dtype)
 
 
 _normalised = jax.custom_vjp(_normalise, nondiff_argnums=(0, 1))

@@ -7,12 +7,13 @@ Sides may be symbolic, as in a program that is exported for pictures of any size
 of a known side is then computed when the program runs.
 """
 
+import functools
 import math
 from typing import Any
 
 import jax
 import numpy as np
-from jax import export
+from jax import export, lax
 from jax import numpy as jnp
 
 from flaxseg.ops import canvas
@@ -64,7 +65,7 @@ def _resize_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> jax.
     if out == n:
         return x
     if out % n == 0 and not align_corners:
-        return _upsample_phases(x, axis, out // n)
+        return _enlarged(x, axis, out // n)
     matrix = _matrix(n, out, align_corners, x.dtype)
     # The matrix stands on the left and the channels stay last: no transposed copy of the map.
     lead, tail = x.shape[:axis], x.shape[axis + 1 :]
@@ -73,26 +74,68 @@ def _resize_axis(x: jax.Array, axis: int, out: int, align_corners: bool) -> jax.
     return y.reshape(*lead, out, *tail)
 
 
-def _upsample_phases(x: jax.Array, axis: int, factor: int) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _enlarged(x: jax.Array, axis: int, factor: int) -> jax.Array:
     """Enlarges by a whole factor: output k*factor + p mixes x[k] with one neighbour, by p alone."""
+    forms = (functools.partial(form, axis=axis, factor=factor) for form in (_at_once, _by_phase))
+    return lax.platform_dependent(x, **dict(zip(("cpu", "default"), forms, strict=True)))
+
+
+def _at_once(x: jax.Array, axis: int, factor: int) -> jax.Array:
+    """One expression for all p, which XLA:CPU makes a loop without branches.
+
+    SegFormer's logits, 2 of 56²×150 to 224², leave the network in 16 instead of 27 ms. By libtpu's
+    estimate it takes a TPU twice as long as the other form.
+    """
+    offsets = jnp.asarray(_offsets(factor).reshape(factor, *[1] * (x.ndim - 1 - axis)), x.dtype)
+    before, here, after = (
+        jnp.expand_dims(y, axis + 1) for y in (_shifted(x, axis, -1), x, _shifted(x, axis, 1))
+    )
+    neighbour = jnp.where(offsets < 0, before, after)
+    return _merged(here + (neighbour - here) * jnp.abs(offsets), axis)
+
+
+def _by_phase(x: jax.Array, axis: int, factor: int) -> jax.Array:
+    """Each p by itself. Its transpose is the best on every platform: a sum of strided maps."""
     before, after = _shifted(x, axis, -1), _shifted(x, axis, 1)
-    phases = []
-    for p in range(factor):
-        offset = (p + 0.5) / factor - 0.5
-        neighbour = before if offset < 0 else after
-        phases.append(x + (neighbour - x) * abs(offset))
-    stacked = jnp.stack(phases, axis + 1)
-    return stacked.reshape(*x.shape[:axis], factor * x.shape[axis], *x.shape[axis + 1 :])
+    phases = [
+        x + ((before if offset < 0 else after) - x) * abs(offset) for offset in _offsets(factor)
+    ]
+    return _merged(jnp.stack(phases, axis + 1), axis)
+
+
+def _offsets(factor: int) -> np.ndarray:
+    """Where the outputs of one pixel lie, in pixels from its middle."""
+    return (np.arange(factor) + 0.5) / factor - 0.5
+
+
+def _merged(x: jax.Array, axis: int) -> jax.Array:
+    """An axis and the one behind it as one."""
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+
+def _enlarged_forward(x: jax.Array, axis: int, factor: int) -> tuple[jax.Array, jax.Array]:
+    return _enlarged(x, axis, factor), x
+
+
+def _enlarged_backward(
+    axis: int, factor: int, x: jax.Array, gradient: jax.Array
+) -> tuple[jax.Array]:
+    # The map takes no part in a linear function's gradient but by its shape.
+    return jax.linear_transpose(lambda x: _by_phase(x, axis, factor), x)(gradient)
+
+
+_enlarged.defvjp(_enlarged_forward, _enlarged_backward)
 
 
 def _shifted(x: jax.Array, axis: int, step: int) -> jax.Array:
     """x[i + step] along the axis, the border repeated."""
     n = x.shape[axis]
-    first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
-    last = jax.lax.slice_in_dim(x, n - 1, n, axis=axis)
+    first = lax.slice_in_dim(x, 0, 1, axis=axis)
+    last = lax.slice_in_dim(x, n - 1, n, axis=axis)
     if step < 0:
-        return jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
-    return jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
+        return jnp.concatenate([first, lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
+    return jnp.concatenate([lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
 
 
 def _matrix(n: Any, out: Any, align_corners: bool, dtype: Any) -> Any:

@@ -37,6 +37,37 @@ class Window(NamedTuple):
                 bottom, right = top + stride * (rows - 1) + 1, left + stride * (cols - 1) + 1
                 yield padded[:, top:bottom:stride, left:right:stride]
 
+    def tap(
+        self,
+        padded: jax.Array,
+        number: int | jax.Array,
+        kernel_size: int,
+        rows: int,
+        cols: int,
+        *,
+        first: int | jax.Array = 0,
+        axis: int = 1,
+    ) -> jax.Array:
+        """The pixels of the padded map that one tap reads, (B, rows, cols, C).
+
+        Args:
+            padded: the map with its padding, (B, H, W, C), or its axes in another order.
+            number: of the tap, row by row; may be traced: a loop over it is compiled once, nine
+                shifts are nine programs.
+            kernel_size: of each side.
+            rows: places of the kernel that count, below each other.
+            cols: the same beside each other, from the left.
+            first: row of the padded map where the uppermost place begins.
+            axis: of the map's rows; that of its columns follows.
+        """
+        stride, _, dilation = self
+        top, left = (dilation * n for n in divmod(number, kernel_size))
+        starts, sizes = [0] * padded.ndim, list(padded.shape)
+        starts[axis], starts[axis + 1] = first + top, left
+        sizes[axis : axis + 2] = (stride * (n - 1) + 1 for n in (rows, cols))
+        read = lax.dynamic_slice(padded, starts, sizes)
+        return read[(slice(None),) * axis + (slice(None, None, stride),) * 2]
+
     def sum_over_rows(
         self,
         x: jax.Array,
@@ -59,20 +90,18 @@ class Window(NamedTuple):
                 (B, rows, W', D)) -> what is summed; 0 where the cotangent is. Numbers may be
                 traced: a loop over them is compiled once, nine shifts are nine programs.
         """
-        stride, _, dilation = self
+        stride = self.stride
         B, H, W, _ = cotangent.shape
         parts = -(-H // min(H, max(1, pixels // (B * W))))
         rows = -(-H // parts)
         spare = parts * rows - H
         padded = pad(x, self.padding, below=spare * stride)
         cotangent = jnp.pad(cotangent, ((0, 0), (0, spare), (0, 0), (0, 0)))
-        sizes = B, stride * (rows - 1) + 1, stride * (W - 1) + 1, x.shape[-1]
 
         def part(number: int | jax.Array) -> jax.Array:
             def tap(index: Any) -> jax.Array:
-                top, left = (dilation * n for n in divmod(index, kernel_size))
-                start = 0, number * rows * stride + top, left, 0
-                return lax.dynamic_slice(padded, start, sizes)[:, ::stride, ::stride]
+                first = number * rows * stride
+                return self.tap(padded, index, kernel_size, rows, W, first=first)
 
             return read(tap, lax.dynamic_slice_in_dim(cotangent, number * rows, rows, 1))
 

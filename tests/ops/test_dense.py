@@ -27,6 +27,20 @@ def test_patches_give_the_gradient_of_the_weight(monkeypatch, window, pixels):
         assert_close(ours, theirs, bound=1e-13)
 
 
+@pytest.mark.parametrize("outputs", [5, 1])
+@pytest.mark.parametrize("window", [(1, 1, 1), (2, 1, 1), (1, 4, 2), (3, 0, 1), (2, 3, 2)])
+def test_taps_give_the_gradient_of_the_weight(monkeypatch, window, outputs):
+    """With the outputs turned, and with the map turned, where it has many channels for them."""
+    monkeypatch.setattr(dense, "MANY", 0)
+    x, weight = jnp.asarray(random(2, 11, 13, 4)), jnp.asarray(random(3, 3, 4, outputs, seed=1))
+    forms = dense._forms(Window(*window), None, 4)
+    cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
+    ours, theirs = (forms[name].gradients(x, weight, cotangent)[1] for name in ("cpu", "default"))
+    assert_close(ours, theirs, bound=1e-13)
+    made = jax.make_jaxpr(forms["cpu"].gradients)(x, weight, cotangent)
+    assert ("f64[9,4,1]" if outputs == 1 else "f64[9,5,4]") in str(made)
+
+
 @pytest.mark.parametrize("size", [(4, 7), (9, 10)])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_winograd_is_the_same_convolution(monkeypatch, padding, size):

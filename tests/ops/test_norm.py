@@ -8,6 +8,7 @@ from jax import numpy as jnp
 
 from flaxseg import models, native, ops
 from flaxseg.errors import FlaxsegError
+from flaxseg.ops import norm
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -35,7 +36,10 @@ def test_batch_norm_in_training_equals_torch(options):
     assert_close(ours.running_var[...], theirs.running_var.numpy())
 
 
-def test_batch_norm_gradients_equal_torch():
+@pytest.mark.parametrize("wide", [norm.WIDE, 0])
+def test_batch_norm_gradients_equal_torch(monkeypatch, wide):
+    """Of a few channels, and as they are made of many."""
+    monkeypatch.setattr(norm, "WIDE", wide)
     ours, theirs = batch_norm_twins()
     graphdef, state = nnx.split(ours)
     pure = lambda x: nnx.merge(graphdef, state, copy=True)(x)  # noqa: E731

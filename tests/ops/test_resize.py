@@ -8,6 +8,7 @@ from jax import numpy as jnp
 from torch.nn import functional as F
 
 from flaxseg import ops
+from flaxseg.ops import resize
 from flaxseg.ops.resize import nearest_indices
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -32,6 +33,13 @@ def test_bilinear_equals_torch(size, out, align_corners):
         lambda x: F.interpolate(x, out, mode="bilinear", align_corners=align_corners),
         random(2, *size, 3),
     )
+
+
+@pytest.mark.parametrize(("axis", "factor"), [(1, 2), (2, 5)])
+def test_what_accelerators_get_is_what_cpus_get(axis, factor):
+    x = jnp.asarray(random(2, 3, 4, 5))
+    on_cpus, elsewhere = resize._at_once(x, axis, factor), resize._by_phase(x, axis, factor)
+    np.testing.assert_array_equal(on_cpus, elsewhere)
 
 
 @pytest.mark.parametrize(("size", "out"), SIZES)
