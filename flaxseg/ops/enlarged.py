@@ -293,10 +293,11 @@ def _by_platform(visit: Callable[..., Any], *args: Any) -> Any:
     """visit(unroll, *args): whether the loop over the slots of the columns is written out.
 
     On a CPU a loop takes a third to two thirds of the time, as what it reads stays in the cache,
-    and compiles once, not for every slot. An NVIDIA GPU starts each kernel of a loop anew.
+    and compiles once, not for every slot. An NVIDIA GPU starts each kernel of a loop anew, and by
+    libtpu's estimate a TPU loses as well (docs/accelerators.md).
     """
     written_out = functools.partial(visit, True)
-    return lax.platform_dependent(*args, cuda=written_out, default=functools.partial(visit, False))
+    return lax.platform_dependent(*args, cpu=functools.partial(visit, False), default=written_out)
 
 
 def _behind(values: jax.Array, before: int, behind: int) -> jax.Array:
