@@ -62,7 +62,8 @@ class Window(NamedTuple):
         """
         stride, _, dilation = self
         top, left = (dilation * n for n in divmod(number, kernel_size))
-        starts, sizes = [0] * padded.ndim, list(padded.shape)
+        starts: list[int | jax.Array] = [0] * padded.ndim
+        sizes = list(padded.shape)
         starts[axis], starts[axis + 1] = first + top, left
         sizes[axis : axis + 2] = (stride * (n - 1) + 1 for n in (rows, cols))
         read = lax.dynamic_slice(padded, starts, sizes)
