@@ -1,5 +1,6 @@
 """How Sphinx builds these pages: `make docs`."""
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -139,23 +140,29 @@ def _plain(app, env, node, content):
 
 
 def _signature(app, what, name, thing, options, signature, returns):
-    """A network is made by its own arguments; its metaclass takes any."""
-    if what != "class" or not issubclass(thing, nnx.Module):
+    """A network is made by its own arguments: its metaclass takes any. Defaults as written."""
+    if what != "class" or not (issubclass(thing, nnx.Module) or dataclasses.is_dataclass(thing)):
         return None
     own = inspect.signature(thing.__init__, bound_method=True)
-    arguments = [
-        a.replace(default=_Float32()) if a.default is jnp.float32 else a
-        for a in own.parameters.values()
-    ]
-    own = own.replace(parameters=arguments)
+    arguments = [a.replace(default=_written(a.default)) for a in own.parameters.values()]
+    own = own.replace(parameters=arguments, return_annotation=inspect.Signature.empty)
     return inspect.stringify_signature(own, unqualified_typehints=True), None
 
 
-class _Float32:
-    """The default as it is written, which is no class's name."""
+class _Written(str):
+    """Text that stands in a signature as it is."""
+
+    __slots__ = ()
 
     def __repr__(self) -> str:
-        return "jnp.float32"
+        return str(self)
+
+
+def _written(default):
+    """A default without what Python shows of objects that have no literal."""
+    if default is jnp.float32:
+        return _Written("jnp.float32")
+    return _Written("...") if repr(default) == "<factory>" else default
 
 
 def _unsaid(app, what, name, thing, skip, options):
