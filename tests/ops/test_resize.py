@@ -35,11 +35,15 @@ def test_bilinear_equals_torch(size, out, align_corners):
     )
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize(("axis", "factor"), [(1, 2), (2, 5)])
-def test_what_accelerators_get_is_what_cpus_get(axis, factor):
-    x = jnp.asarray(random(2, 3, 4, 5))
+def test_what_accelerators_get_is_what_cpus_get(axis, factor, dtype):
+    """In the dtype of the map, with 64 bits allowed, and so does the gradient."""
+    x = jnp.asarray(random(2, 3, 4, 5), dtype)
     on_cpus, elsewhere = resize._at_once(x, axis, factor), resize._by_phase(x, axis, factor)
     np.testing.assert_array_equal(on_cpus, elsewhere)
+    y, pullback = jax.vjp(lambda x: resize._enlarged(x, axis, factor), x)
+    assert on_cpus.dtype == elsewhere.dtype == y.dtype == pullback(y)[0].dtype == dtype
 
 
 @pytest.mark.parametrize(("size", "out"), SIZES)
