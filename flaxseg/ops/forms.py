@@ -7,6 +7,10 @@ from typing import NamedTuple
 import jax
 from jax import lax
 
+from flaxseg.ops.recompute import after
+
+Gradients = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
 
 class Form(NamedTuple):
     """One way.
@@ -17,7 +21,7 @@ class Form(NamedTuple):
     """
 
     forward: Callable[[jax.Array, jax.Array], jax.Array]
-    gradients: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    gradients: Gradients
 
     @classmethod
     def of(cls, forward: Callable[[jax.Array, jax.Array], jax.Array]) -> "Form":
@@ -50,7 +54,21 @@ def _forward(forms: Mapping[str, Form], x: jax.Array, weight: jax.Array):
 
 def _backward(forms: Mapping[str, Form], saved: tuple[jax.Array, jax.Array], cotangent: jax.Array):
     chosen = {platform: form.gradients for platform, form in forms.items()}
+    if "cpu" in chosen:
+        chosen["cpu"] = functools.partial(_in_turn, chosen["cpu"])
     return lax.platform_dependent(*saved, cotangent, **chosen)
+
+
+def _in_turn(
+    gradients: Gradients, x: jax.Array, weight: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients, of which nothing is made before that of the output is there.
+
+    XLA:CPU would pad the map for the gradient of the weight as soon as it has it, and keep that
+    copy. Later it makes the map anew where that is cheap, as behind a norm and a ReLU, and keeps
+    none.
+    """
+    return gradients(after(cotangent, x), weight, cotangent)
 
 
 convolved.defvjp(_forward, _backward)

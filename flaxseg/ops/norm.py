@@ -7,6 +7,7 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from flaxseg.errors import FlaxsegError
+from flaxseg.ops.recompute import late
 from flaxseg.ops.stored import stored
 
 WIDE = 256
@@ -109,6 +110,10 @@ def _backward(
     """Of x, weight and bias: Ioffe and Szegedy 2015, section 3, with the sums taken together."""
     del eps
     x, weight, bias, mean, inverse = saved
+    if x.shape[-1] < WIDE:
+        # XLA:CPU would normalise the map a second time on the way forward, for this, and keep it.
+        # A branch, as it stands below for wide maps, would have a copy of what `late` gives.
+        x = late(cotangents[0], x)
     cotangent = _wide(cotangents[0], dtype)
     normal = (_wide(x, dtype) - mean) * inverse
     of_bias = cotangent.sum((0, 1, 2))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import lax
 from jax import numpy as jnp
 
 
@@ -36,17 +37,31 @@ def recomputed(
 
     def backward(saved, gradients):
         x, args = saved
-        run_again = jax.vjp(lambda x, args: call(x, *args), _after(gradients[0], x), args)[1]
+        run_again = jax.vjp(lambda x, args: call(x, *args), after(gradients[0], x), args)[1]
         return run_again(gradients)
 
     run.defvjp(forward, backward)
     return run(x, (*args, *closed_over))
 
 
-def _after(gradient: jax.Array, x: jax.Array) -> jax.Array:
-    """x, but not before the gradient is there."""
+def late(gradient: jax.Array, x: jax.Array) -> jax.Array:
+    """x, (B, ...), on CPUs not before the gradient, (B, ...), is there.
+
+    What a gradient needs of x alone XLA:CPU computes as soon as it has x, and keeps it until then.
+    Other compilers make it where it is read.
+    """
+    return lax.platform_dependent(gradient, x, cpu=after, default=_at_once)
+
+
+def _at_once(gradient: jax.Array, x: jax.Array) -> jax.Array:
+    del gradient
+    return x
+
+
+def after(gradient: jax.Array, x: jax.Array) -> jax.Array:
+    """x, (B, ...), but not before the gradient, (B, ...), is there."""
     # One number of every sample, not of the batch: where samples lie on several devices, each
     # has its own. Nothing is above infinity, but compilers do not know that.
-    probe = gradient.reshape(len(gradient), -1)[:, 0]
+    probe = gradient.reshape(*gradient.shape[:1], -1)[..., 0]
     zero = jnp.where(probe > jnp.inf, 1, 0).astype(x.dtype)
-    return x + zero.reshape(-1, *[1] * (x.ndim - 1))
+    return x + zero.reshape(*x.shape[:1], *[1] * (x.ndim - 1))
