@@ -27,6 +27,7 @@ def _forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    # Left to JAX, erf and its derivative are made on the way forward and kept.
     return jax.vjp(_gelu, late(gradient, x))[1](gradient)
 
 
