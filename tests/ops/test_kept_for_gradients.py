@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import jax
-import pytest
 from flax import nnx
 from jax import numpy as jnp
 
@@ -43,13 +42,11 @@ def temporary_maps(layer: Callable[[nnx.Rngs], nnx.Module]) -> float:
     return analysis.temp_size_in_bytes / (4 * x.size)
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="how XLA:CPU orders a program")
 def test_a_norm_keeps_the_map_that_it_normalises_alone():
     maps = temporary_maps(lambda rngs: ConvBN(SHAPE[-1], SHAPE[-1], 3, rngs=rngs))
     assert LAYERS < maps < LAYERS + 8  # the convolutions' outputs, and what one layer works with
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="how XLA:CPU orders a program")
 def test_gelu_keeps_no_derivative():
     maps = temporary_maps(Widened)
     assert maps < 5 * LAYERS + 10  # two on both sides of GELU each and one between the layers
