@@ -6,6 +6,7 @@ is such a process and prints its parts as JSON. `speed.py --cold` starts it twic
 for JAX's compilation cache and records the second.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -49,6 +50,9 @@ def main() -> None:
     """Gets to the first result."""
     name, batch, height, width, mode, dtype = sys.argv[1:]
     size = int(height), int(width)
+    from flaxseg import cli
+
+    gc.set_threshold(cli.NEW_OBJECTS)  # as every command does
     from flax import nnx
     from jax import numpy as jnp
 
@@ -62,8 +66,8 @@ def main() -> None:
     found["weights"] = time.perf_counter() - begin
     assert mode in ("infer", "train")
     program = PROGRAMS[mode](model, random_batch(config, int(batch), size))
-    found["tracing"] = program.costs.trace_seconds
-    found["compiling"] = program.costs.compile_seconds
+    found["tracing"] = program.trace_seconds
+    found["compiling"] = program.compile_seconds
     begin = time.perf_counter()
     program()
     found["first call"] = time.perf_counter() - begin

@@ -6,6 +6,7 @@ before; no call moves any.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
@@ -82,15 +83,48 @@ class Costs:
     memory: int | None
 
 
-class Inference:
+class _Program:
+    """A function compiled for its arguments.
+
+    Args:
+        jitted: the function.
+        *arguments: of the shapes that it is compiled for.
+
+    Attributes:
+        trace_seconds, compile_seconds: see `Costs`.
+    """
+
+    def __init__(self, jitted: Any, *arguments: Any):
+        begin = time.perf_counter()
+        self._traced = jitted.trace(*arguments)
+        end_of_trace = time.perf_counter()
+        self._lowered = self._traced.lower()
+        self._run = self._lowered.compile()
+        end = time.perf_counter()
+        self.trace_seconds, self.compile_seconds = end_of_trace - begin, end - end_of_trace
+
+    @functools.cached_property
+    def costs(self) -> Costs:
+        """What it costs besides its time, counted when first asked for."""
+        use, found = self._run.memory_analysis(), self._run.cost_analysis()
+        found = found if isinstance(found, dict) else {}
+        return Costs(
+            trace_seconds=self.trace_seconds,
+            compile_seconds=self.compile_seconds,
+            flops=count_flops(self._traced, self._lowered, jax.default_backend()),
+            compiled_flops=_positive(found.get("flops")),
+            bytes_accessed=_positive(found.get("bytes accessed")),
+            temporary=None if use is None else use.temp_size_in_bytes,
+            memory=needed_memory(self._run),
+        )
+
+
+class Inference(_Program):
     """Normalised images to logits of the images' own height and width.
 
     Args:
         model: the network.
         batch: what it sees.
-
-    Attributes:
-        costs: of the program.
     """
 
     def __init__(self, model: models.Model, batch: Batch):
@@ -100,22 +134,19 @@ class Inference:
             return nnx.merge(graphdef, state)(images).logits
 
         self._images = jnp.asarray(batch.normalised())
-        self._run, self.costs = _compile(jax.jit(forward), self._state, self._images)
+        super().__init__(jax.jit(forward), self._state, self._images)
 
     def __call__(self) -> jax.Array:
         """The logits (B, H, W, K), once they are there."""
         return jax.block_until_ready(self._run(self._state, self._images))
 
 
-class Training:
+class Training(_Program):
     """An optimiser's step as in `flaxseg train`: images and labels as bytes, SGD with momentum.
 
     Args:
         model: the network, whose own weights stay as they are.
         batch: what every step sees.
-
-    Attributes:
-        costs: of the program.
     """
 
     def __init__(self, model: models.Model, batch: Batch):
@@ -129,11 +160,14 @@ class Training:
             preprocess=Preprocess(),
             aux_weights=config.aux_weights,
         )
-        # A step takes the place of the state that it is given.
-        self._state = jax.tree.map(jnp.copy, init_state(model, optimizer))
+        begin = jax.jit(
+            # A step takes the place of the state that it is given.
+            lambda model: jax.tree.map(jnp.copy, init_state(model, optimizer)),
+            compiler_options=models.quick_compile(),
+        )
+        self._state = begin(model)
         self._batch = jnp.asarray(batch.images), jnp.asarray(batch.labels)
-        jitted = jax.jit(step, donate_argnums=0)
-        self._run, self.costs = _compile(jitted, self._state, *self._batch)
+        super().__init__(jax.jit(step, donate_argnums=0), self._state, *self._batch)
 
     def __call__(self) -> jax.Array:
         """The loss before an update, once both are there."""
@@ -145,26 +179,6 @@ PROGRAMS: dict[Mode, Callable[[models.Model, Batch], Inference | Training]] = {
     "infer": Inference,
     "train": Training,
 }
-
-
-def _compile(jitted: Any, *arguments: Any) -> tuple[jax.stages.Compiled, Costs]:
-    begin = time.perf_counter()
-    traced = jitted.trace(*arguments)
-    end_of_trace = time.perf_counter()
-    lowered = traced.lower()
-    compiled = lowered.compile()
-    end = time.perf_counter()
-    use, found = compiled.memory_analysis(), compiled.cost_analysis()
-    found = found if isinstance(found, dict) else {}
-    return compiled, Costs(
-        trace_seconds=end_of_trace - begin,
-        compile_seconds=end - end_of_trace,
-        flops=count_flops(traced, lowered, jax.default_backend()),
-        compiled_flops=_positive(found.get("flops")),
-        bytes_accessed=_positive(found.get("bytes accessed")),
-        temporary=None if use is None else use.temp_size_in_bytes,
-        memory=needed_memory(compiled),
-    )
 
 
 @contextlib.contextmanager

@@ -28,12 +28,18 @@ def count_flops(
 
 def _repetitions(jaxpr: Jaxpr, platform: str) -> float:
     """What the loops of a program do after their first round."""
-    total = 0.0
-    for length, body in _loops(jaxpr, platform):
-        shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in body.in_avals]
-        once = _cost(jax.jit(jaxpr_as_fun(body)).lower(*shapes)) or 0.0
-        total += (length - 1) * once + length * _repetitions(body.jaxpr, platform)
-    return total
+    loops = list(_loops(jaxpr, platform))
+    # Layers of one shape have the same loops, and lowering one takes longer than printing it.
+    bodies = {str(body): body for _, body in loops}
+    first = {text: _round(body) for text, body in bodies.items()}
+    more = {text: _repetitions(body.jaxpr, platform) for text, body in bodies.items()}
+    rounds = ((length, str(body)) for length, body in loops)
+    return sum((length - 1) * first[text] + length * more[text] for length, text in rounds)
+
+
+def _round(body: ClosedJaxpr) -> float:
+    shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in body.in_avals]
+    return _cost(jax.jit(jaxpr_as_fun(body)).lower(*shapes)) or 0.0
 
 
 def _loops(jaxpr: Jaxpr, platform: str) -> Iterator[tuple[int, ClosedJaxpr]]:

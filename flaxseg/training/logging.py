@@ -5,6 +5,7 @@ import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -131,13 +132,16 @@ class RunLog:
         self._file = MetricsFile(workdir / METRICS_FILE, classes, start, more)
         self._lines = JsonLines(workdir / JSON_FILE, read_rows(self._file.path))
         self._wandb = wandb
-        self._events = _event_writer(workdir / TENSORBOARD, start)
+        # It imports PyTorch where there is one, which takes longer than a program from the cache.
+        with_torch = ThreadPoolExecutor(1, "events")
+        self._events = with_torch.submit(_event_writer, workdir / TENSORBOARD, start)
+        with_torch.shutdown(wait=False)
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, kind, exception, trace) -> None:
-        self._events.close()
+        self._events.result().close()
         if self._wandb is not None:
             self._wandb.close(failed=exception is not None)
 
@@ -171,7 +175,7 @@ class RunLog:
         }
         self._write(step, epoch, means | by_class)
         self._add("val", means | by_class, step)
-        self._events.flush()
+        self._events.result().flush()
         path = self._workdir / CURVES_FILE
         draw_curves(read_rows(self._file.path), path, str(self._workdir))
         path = self._workdir / CONFUSION_FILE
@@ -187,7 +191,7 @@ class RunLog:
     def _add(self, group: str, values: dict[str, float], step: int) -> None:
         known = {f"{group}/{k}": v for k, v in values.items() if not math.isnan(v)}
         for name, value in known.items():
-            self._events.add_scalar(name, value, step)
+            self._events.result().add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.write(step, known)
 
@@ -200,7 +204,7 @@ def _emptied(values: list[float]) -> float:
 
 
 def _event_writer(directory: Path, start: int) -> Any:
-    # Imported late, as it takes a while, and without its warnings about features not used here.
+    # Without its warnings about features not used here.
     logging.getLogger("tensorboardX").setLevel(logging.ERROR)
     from tensorboardX import SummaryWriter
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from flaxseg.sharding import split_batch
-from flaxseg.training.flops import count_flops
 from flaxseg.training.step import StepMetrics, TrainState
 
 
@@ -20,15 +19,12 @@ class StepProgram:
     Attributes:
         run: the compiled step.
         parameters: number of parameters of the network.
-        flops: floating-point operations of a step over all devices together, as `count_flops` has
-            them. None where XLA does not tell.
         memory: bytes that a step needs on each device: state, batch, activations and gradients.
             None where XLA does not tell.
     """
 
     run: jax.stages.Compiled
     parameters: int
-    flops: float | None
     memory: int | None
 
     @classmethod
@@ -51,11 +47,9 @@ class StepProgram:
             image_size: their height and width.
         """
         traced = trace_step(train_step, state, mesh, batch_size=batch_size, image_size=image_size)
-        lowered = traced.lower()
-        compiled = lowered.compile()
+        compiled = traced.lower().compile()
         parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
-        flops = count_flops(traced, lowered, mesh.devices.flat[0].platform)
-        return cls(compiled, parameters, flops, needed_memory(compiled))
+        return cls(compiled, parameters, needed_memory(compiled))
 
     def __call__(
         self, state: TrainState, image: jax.Array, label: jax.Array
@@ -66,8 +60,6 @@ class StepProgram:
     def summary(self) -> str:
         """What it costs, in a line for the user."""
         parts = [f"{self.parameters / 1e6:.2f} M parameters"]
-        if self.flops is not None:
-            parts.append(f"{self.flops / 1e9:.1f} GFLOP a step")
         if self.memory is not None:
             parts.append(f"{self.memory / 2**20:.0f} MiB per device")
         return ", ".join(parts)

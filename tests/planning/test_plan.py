@@ -17,6 +17,8 @@ from flaxseg.planning.dataless import blueprint_without_data
 from flaxseg.planning.estimate import Part
 from flaxseg.planning.largest import find_largest
 from flaxseg.training import make_config
+from flaxseg.training.flops import count_flops
+from flaxseg.training.program import trace_step
 from flaxseg.training.setup import Setup
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -52,10 +54,14 @@ def planned():
 
 
 def test_a_plan_is_of_the_very_step_that_trains(planned):
-    ours, program = planned(2), Setup.of(tiny(fsdp=2, limit=8)).program
+    ours, setup = planned(2), Setup.of(tiny(fsdp=2, limit=8))
+    program = setup.program
     assert ours.mesh == {"data": 4, "fsdp": 2}
     assert ours.parameters == program.parameters == sum(PARAMETERS.values())
-    assert ours.flops == program.flops / 8
+    traced = trace_step(
+        setup.train_step, setup.abstract_state(), setup.mesh, batch_size=8, image_size=(16, 16)
+    )
+    assert ours.flops == pytest.approx(count_flops(traced, traced.lower(), "cpu") / 8, rel=0.001)
     assert ours.memory.peak - ours.memory.program == program.memory
     assert ours.bytes_accessed == program.run.cost_analysis()["bytes accessed"]
     sent = {(row.carries, row.kind, row.devices) for row in ours.traffic}
