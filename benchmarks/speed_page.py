@@ -12,6 +12,7 @@ from flaxseg.printed import in_bytes
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
 FORMS = RESULTS.with_name("forms")
+WHOLE = RESULTS.with_name("run")
 PAGE = ROOT / "docs" / "performance.md"
 
 NOTHING = "Nothing has been measured yet."
@@ -27,16 +28,18 @@ def write_page() -> None:
 
 def committed() -> dict[str, str]:
     """What stands in each region of the page by the committed results."""
-    return regions(*(_stored(folder) for folder in (RESULTS, FORMS)))
+    return regions(*(_stored(folder) for folder in (RESULTS, FORMS, WHOLE)))
 
 
 def _stored(folder: Path) -> dict[str, Run]:
     return {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
 
 
-def regions(runs: Mapping[str, Run], races: Mapping[str, Run]) -> dict[str, str]:
-    """What stands in each region of the page, of the runs of `speed.py` and `forms.py`."""
-    return tables(runs) | {"forms": _each(forms, races)}
+def regions(
+    runs: Mapping[str, Run], races: Mapping[str, Run], whole: Mapping[str, Run]
+) -> dict[str, str]:
+    """What stands in each region, of the runs of `speed.py`, `forms.py` and `run_speed.py`."""
+    return tables(runs) | {"forms": _each(forms, races), "run": _each(trainings, whole)}
 
 
 def tables(runs: Mapping[str, Run]) -> dict[str, str]:
@@ -52,11 +55,9 @@ def _each(table: Callable[[Run], str], runs: Mapping[str, Run]) -> str:
 
 def forms(run: Run) -> str:
     """The convolutions by themselves, in milliseconds."""
-    host = run["machine"]
     lines = [
-        f"{host['cpu']}, {host['instructions']}, {host['threads']} threads, jax "
-        f"{host['versions']['jax']}, torch {host['versions']['torch']}, commit `{host['commit']}`, "
-        f"{run['rounds']} rounds. Fastest and median of the calls that count.",
+        f"{_where(run['machine'])}, {run['rounds']} rounds. Fastest and median of the calls that "
+        "count.",
         "",
         "| convolution | | flaxseg | XLA | PyTorch |",
         "|---|---|---|---|---|",
@@ -69,6 +70,30 @@ def forms(run: Run) -> str:
         name = "output" if row["pass"] == "output" else f"gradient of the {row['pass']}"
         lines.append(f"| {_convolution(row['shape'])} | {name} | {' | '.join(times)} |")
     return "\n".join(lines)
+
+
+def trainings(run: Run) -> str:
+    """Whole trainings beside their bare steps."""
+    head = ("network", "images", "steps a second", "bare steps", "share", "CPU time in the system")
+    rows = (
+        (
+            f"`{row['model']}`",
+            f"{row['batch']} of {row['image_size'][0]}×{row['image_size'][1]}",
+            f"{row['run']:.3f}",
+            f"{row['bare']:.3f}",
+            f"{row['share']:.2f}",
+            f"{row['system']:.0%}",
+        )
+        for row in run["rows"]
+    )
+    return f"{_where(run['machine'])}.\n\n{_table(head, rows)}"
+
+
+def _where(host: Run) -> str:
+    return (
+        f"{host['cpu']}, {host['instructions']}, {host['threads']} threads, jax "
+        f"{host['versions']['jax']}, torch {host['versions']['torch']}, commit `{host['commit']}`"
+    )
 
 
 def _convolution(shape: Mapping[str, Any]) -> str:

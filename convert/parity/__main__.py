@@ -27,7 +27,7 @@ LEGEND = "\n".join(
         "Every number is the largest relative difference from PyTorch in float64, of",
         *(f"  {name}: {words}" for name, words in QUANTITIES.items()),
         "A number with an x is float32's distance from float64 over that of PyTorch's own",
-        f"float32, a geometric mean over 20 batches; {TIMES_TORCH:g} passes.",
+        f"float32, the median of 20 batches; {TIMES_TORCH:g} passes.",
         "bits: tensors that a round trip through torch_ref or a published layout changes.",
     ]
 )

@@ -147,7 +147,9 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
         "rounds": 1,
         "rows": [{"shape": shape, "pass": "map", "samples": samples}],
     }
-    made = tables.regions({"here": run}, {"here": race})
+    row = {"model": "vitseg", "batch": 8, "image_size": [32, 48], "run": 0.5, "bare": 0.52}
+    whole = {"machine": race["machine"], "rows": [row | {"share": 0.5 / 0.52, "system": 0.12}]}
+    made = tables.regions({"here": run}, {"here": race}, {"here": whole})
     text = page.filled(tables.PAGE.read_text(), made)
     for words in (
         "torch 2",
@@ -157,6 +159,7 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
         "0.50",
         "1 of 512×512",
         "depthwise 3×3, 256 to 256, 1 of 64² | gradient of the map",
+        "8 of 32×48 | 0.500 | 0.520 | 0.96 | 12%",
     ):
         assert words in text
     for table in made.values():

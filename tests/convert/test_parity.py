@@ -14,7 +14,7 @@ from convert.parity import __main__ as command
 from convert.parity import figures, goldens, rows
 from convert.parity.compiling import known_options
 from convert.parity.networks import COMPARISONS, small_config
-from convert.parity.runs import COMPILER_OPTIONS, FlaxRun
+from convert.parity.runs import COMPILER_OPTIONS, FlaxRun, Step
 from flaxseg.models import get_config
 from flaxseg.ops import BatchNorm, criss_cross, norm
 
@@ -92,6 +92,28 @@ def test_round_trips(case):
 def test_float32_training_step_is_as_good_as_torchs():
     case = figures.make_case(small_config("ccnet"), SIZE, seed=rows.SEED)
     check(*figures.step_figures(case.flax("float32"), case))
+
+
+def step_of(**gradients: list[float]) -> Step:
+    return Step(0.0, [], {key: np.array(g) for key, g in gradients.items()}, {})
+
+
+def test_gradients_that_are_zero_in_truth_count_in_float64_alone():
+    exact = step_of(weight=[3.0, 4.0], bias=[1e-16, 0.0], small=[1e-12, 0.0])
+    ours = step_of(weight=[3.0, 4.0], bias=[2e-6, 0.0], small=[1e-12, 0.0])
+    assert figures.gradients_apart(ours, exact) == pytest.approx(0.4)  # against 1e-6 of the whole
+    assert figures.gradients_apart(ours, exact, zeros=False) == 0.0
+    worse = step_of(weight=[3.0, 4.0], bias=[0.0, 0.0], small=[2e-6, 0.0])
+    assert figures.gradients_apart(worse, exact, zeros=False) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("ours, passes", [([2e-6] * 3, True), ([4e-6] * 3, False)])
+def test_an_accident_in_one_run_decides_nothing(ours, passes):
+    """Neither a bad one here nor a bad one there."""
+    runs = [(near, 0.0, 1e-6) for near in ours]
+    for accident in ((1e-2, 0.0, 1e-6), (ours[0], 0.0, 1e-2)):
+        figure = figures._compare("gradients", "float32", lambda a, b: a, [*runs, accident], 0.0)
+        assert figure.passed == passes
 
 
 # The smallest network in which every mutated part matters.
