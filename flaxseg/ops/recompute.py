@@ -18,7 +18,7 @@ def recomputed(
     """function(x, *args), of which the gradient keeps the arguments alone.
 
     `jax.checkpoint` does this with an optimisation barrier, which XLA:CPU drops before it merges
-    equal computations: the values are kept after all. Here the second computation reads x plus a
+    equal computations: the values are kept after all. There the second computation reads x plus a
     zero that comes from its gradient, so nothing can merge it with the first or do it earlier.
 
     Args:
@@ -37,7 +37,8 @@ def recomputed(
 
     def backward(saved, gradients):
         x, args = saved
-        run_again = jax.vjp(lambda x, args: call(x, *args), after(gradients[0], x), args)[1]
+        x = lax.platform_dependent(gradients[0], x, cpu=after, default=_behind)
+        run_again = jax.vjp(lambda x, args: call(x, *args), x, args)[1]
         return run_again(gradients)
 
     run.defvjp(forward, backward)
@@ -56,6 +57,11 @@ def late(gradient: jax.Array, x: jax.Array) -> jax.Array:
 def _at_once(gradient: jax.Array, x: jax.Array) -> jax.Array:
     del gradient
     return x
+
+
+def _behind(gradient: jax.Array, x: jax.Array) -> jax.Array:
+    # The zero of `after` took 94 of the 169 ms of a step of CCNet on a TPU, by libtpu's estimate.
+    return lax.optimization_barrier((gradient, x))[1]
 
 
 def after(gradient: jax.Array, x: jax.Array) -> jax.Array:

@@ -40,6 +40,14 @@ def test_saves_memory_for_the_same_gradient():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max())
 
 
+def test_each_platform_is_kept_from_merging_both_computations_in_its_own_way():
+    weight, x = jnp.ones((WIDTH, WIDTH)), jnp.ones((4, WIDTH))
+    traced = jax.jit(jax.grad(lambda x: ops.recomputed(layer, x, weight)[0].sum())).trace(x)
+    for platform in ("cpu", "cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("optimization_barrier" in text) == (platform != "cpu")
+
+
 def test_captured_arrays_have_their_gradient():
     def run(captured: jax.Array, x: jax.Array) -> jax.Array:
         return ops.recomputed(lambda x: (jnp.sin(captured * x), None), x)[0].sum()
