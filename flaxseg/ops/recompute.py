@@ -63,6 +63,6 @@ def after(gradient: jax.Array, x: jax.Array) -> jax.Array:
     # One number of every sample, not of the batch: where samples lie on several devices, each
     # has its own. Nothing is above infinity, but compilers do not know that. It is not taken out of
     # the gradient in another shape: on a TPU that is a copy.
-    probe = gradient[(slice(None), *(0,) * (gradient.ndim - 1))]
+    probe = gradient[(..., *(0,) * (gradient.ndim - 1))]
     zero = jnp.where(probe > jnp.inf, 1, 0).astype(x.dtype)
     return x + zero.reshape(*x.shape[:1], *[1] * (x.ndim - 1))
