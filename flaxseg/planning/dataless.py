@@ -80,11 +80,17 @@ def flops_on_a_cpu(config: TrainConfig, num_classes: int | None = None) -> float
     alone = dataclasses.replace(config, devices=1, fsdp=1)
     topology = Topology("cpu:1", jax.devices(CPU)[:1], None)
     blueprint, _ = blueprint_without_data(alone, topology, num_classes)
+    return step_flops(blueprint)
+
+
+def step_flops(blueprint: Blueprint) -> float | None:
+    """Operations of a step over all its devices; None where XLA does not tell, as for TPUs."""
+    config, mesh = blueprint.config, blueprint.mesh
     traced = trace_step(
         blueprint.train_step,
         blueprint.abstract_state(),
-        blueprint.mesh,
+        mesh,
         batch_size=config.images_per_step,
         image_size=config.image_size,
     )
-    return count_flops(traced, traced.lower(), CPU)
+    return count_flops(traced, traced.lower(), mesh.devices.flat[0].platform)

@@ -9,7 +9,7 @@ import jax
 
 from flaxseg.planning.chips import Chip
 from flaxseg.planning.collectives import collectives
-from flaxseg.planning.dataless import blueprint_without_data, flops_on_a_cpu
+from flaxseg.planning.dataless import blueprint_without_data, flops_on_a_cpu, step_flops
 from flaxseg.planning.estimate import Part, estimate
 from flaxseg.planning.memory import Memory, does_not_fit
 from flaxseg.planning.payload import least_sent, what_they_carry
@@ -123,7 +123,7 @@ def make_plan(config: TrainConfig, topology: Topology, num_classes: int | None =
     begin = time.perf_counter()
     program = compile_step(blueprint, topology.name)
     seconds = time.perf_counter() - begin
-    flops = flops_on_a_cpu(config, num_classes)
+    flops = step_flops(blueprint) or flops_on_a_cpu(config, num_classes)
     text = program.run.as_text() or ""
     cost: Any = program.run.cost_analysis()
     cost = cost if isinstance(cost, dict) else {}

@@ -28,13 +28,15 @@ def count_flops(
 
 def _repetitions(jaxpr: Jaxpr, platform: str) -> float:
     """What the loops of a program do after their first round."""
-    loops = list(_loops(jaxpr, platform))
-    # Layers of one shape have the same loops, and lowering one takes longer than printing it.
-    bodies = {str(body): body for _, body in loops}
-    first = {text: _round(body) for text, body in bodies.items()}
-    more = {text: _repetitions(body.jaxpr, platform) for text, body in bodies.items()}
-    rounds = ((length, str(body)) for length, body in loops)
-    return sum((length - 1) * first[text] + length * more[text] for length, text in rounds)
+    total, known = 0.0, dict[str, tuple[float, float]]()
+    for length, body in _loops(jaxpr, platform):
+        # Layers of one shape have the same loops, and lowering one takes longer than printing it.
+        text = str(body)
+        if text not in known:
+            known[text] = _round(body), _repetitions(body.jaxpr, platform)
+        once, more = known[text]
+        total += (length - 1) * once + length * more
+    return total
 
 
 def _round(body: ClosedJaxpr) -> float:

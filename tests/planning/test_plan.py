@@ -61,7 +61,7 @@ def test_a_plan_is_of_the_very_step_that_trains(planned):
     traced = trace_step(
         setup.train_step, setup.abstract_state(), setup.mesh, batch_size=8, image_size=(16, 16)
     )
-    assert ours.flops == pytest.approx(count_flops(traced, traced.lower(), "cpu") / 8, rel=0.001)
+    assert ours.flops == count_flops(traced, traced.lower(), "cpu") / 8
     assert ours.memory.peak - ours.memory.program == program.memory
     assert ours.bytes_accessed == program.run.cost_analysis()["bytes accessed"]
     sent = {(row.carries, row.kind, row.devices) for row in ours.traffic}
