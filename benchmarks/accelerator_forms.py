@@ -280,11 +280,11 @@ def _loss(batch: int, side: int, classes: int, factor: int) -> Iterator[Race]:
         parts = f"parts of {chunk // 1_000_000} million values"
 
         def in_parts(x: jax.Array, labels: jax.Array, chunk: int = chunk) -> Any:
-            with _parts_of(chunk):
+            with _parts_of(chunk // batch):
                 return jax.value_and_grad(enlarged.enlarged_cross_entropy)(x, labels, weights)
 
         def labels_in_parts(x: jax.Array, chunk: int = chunk) -> jax.Array:
-            with _parts_of(chunk):
+            with _parts_of(chunk // batch):
                 return enlarged.enlarged_argmax(x, (size, size))
 
         losses[parts], labelled[parts] = in_parts, labels_in_parts
@@ -295,15 +295,13 @@ def _loss(batch: int, side: int, classes: int, factor: int) -> Iterator[Race]:
 
 @contextlib.contextmanager
 def _parts_of(values: int) -> Iterator[None]:
-    """While a form is traced, the loss and the labels visit so many values at a time."""
-    before = enlarged.CHUNK
+    """While a form is traced, the loss and the labels visit so many of an image at a time."""
+    before = enlarged.CHUNK_OF_IMAGE
     try:
-        enlarged.CHUNK = values
-        enlarged._Plan.of.cache_clear()
+        enlarged.CHUNK_OF_IMAGE = values
         yield
     finally:
-        enlarged.CHUNK = before
-        enlarged._Plan.of.cache_clear()
+        enlarged.CHUNK_OF_IMAGE = before
 
 
 def _linear(rows: int, inputs: int, outputs: int) -> Iterator[Race]:

@@ -25,6 +25,13 @@ from jax import numpy as jnp
 CHUNK = 2_000_000
 """Values of a part of the map that is interpolated at a time: they stay in the caches of a CPU."""
 
+CHUNK_OF_IMAGE = 500_000
+"""The same of each image on GPUs and TPUs: how many of a batch lie on one is not known here.
+
+With fewer most of the time goes to the borders of parts (docs/accelerators.md); more take memory
+where a device has many images.
+"""
+
 NOTHING = -1
 """The label of a slot without a pixel."""
 
@@ -56,8 +63,7 @@ def enlarged_cross_entropy(
     Returns:
         A scalar.
     """
-    plan = _Plan.of(x.shape, (labels.shape[1], labels.shape[2]), align_corners)
-    return _cross_entropy(plan, x, labels, weights, others)
+    return _cross_entropy(align_corners, x, labels, weights, others)
 
 
 def enlarged_surprise(x: jax.Array, labels: jax.Array, *, align_corners: bool = False) -> jax.Array:
@@ -68,9 +74,13 @@ def enlarged_surprise(x: jax.Array, labels: jax.Array, *, align_corners: bool = 
         labels: class ids, (B, H, W), any integer type; other values than 0 to K - 1 do not count.
         align_corners: how x is interpolated, see `resize_bilinear`.
     """
-    plan = _Plan.of(x.shape, (labels.shape[1], labels.shape[2]), align_corners)
-    labels = plan.to_slots(labels.astype(jnp.int32), NOTHING)
-    return plan.told(lambda scores, label: _Pixel.of(scores, label).surprise, x, labels)
+
+    def surprise(cpu: bool, x: jax.Array, labels: jax.Array) -> jax.Array:
+        plan = _Plan(cpu, x.shape, labels.shape[1:], align_corners)
+        slots = plan.to_slots(labels.astype(jnp.int32), NOTHING)
+        return plan.told(lambda scores, label: _Pixel.of(scores, label).surprise, x, slots)
+
+    return _by_platform(surprise, lax.stop_gradient(x), labels)
 
 
 def enlarged_argmax(
@@ -85,8 +95,12 @@ def enlarged_argmax(
     """
     if x.shape[1:3] == size:
         return jnp.argmax(x, -1).astype(jnp.int32)
-    plan = _Plan.of(x.shape, size, align_corners)
-    return plan.told(lambda scores: jnp.argmax(scores, 1).astype(jnp.int32), x)
+
+    def labels(cpu: bool, x: jax.Array) -> jax.Array:
+        plan = _Plan(cpu, x.shape, size, align_corners)
+        return plan.told(lambda scores: jnp.argmax(scores, 1).astype(jnp.int32), x)
+
+    return _by_platform(labels, lax.stop_gradient(x))
 
 
 class _Side(NamedTuple):
@@ -149,35 +163,31 @@ class _Side(NamedTuple):
         return jnp.take(values, self.places, axis)
 
 
-@jax.tree_util.register_static
 class _Plan:
     """How the pixels of one size of map are visited at one size of image.
+
+    On a CPU in loops: what they read stays in the cache, which takes a third to two thirds of the
+    time, and the body compiles once. Elsewhere the loop over the slots of the columns is written
+    out: an NVIDIA GPU starts each kernel of a loop anew, and by libtpu's estimate a TPU loses as
+    well (docs/accelerators.md).
 
     A step of the visit takes the pixels in one slot of the rows, of some rows of gaps. Lines have
     a gap more than there are, which leads to the next line and holds no pixel.
     """
 
-    def __init__(self, shape: tuple[int, ...], size: tuple[int, int], align_corners: bool):
-        self._key = shape, size, align_corners
+    def __init__(
+        self, cpu: bool, shape: tuple[int, ...], size: tuple[int, ...], align_corners: bool
+    ):
+        self.unroll = not cpu
         self.batch, height, width, self.classes = shape
         self.rows = _Side.of(height, size[0], align_corners)
         self.cols = _Side.of(width, size[1], align_corners)
         self.line = self.cols.gaps + 1
-        many = max(1, CHUNK // (self.batch * self.line * self.classes))
+        values = CHUNK // self.batch if cpu else CHUNK_OF_IMAGE
+        many = max(1, values // (self.line * self.classes))
         self.parts = -(-self.rows.gaps // many)
         self.height = -(-self.rows.gaps // self.parts)
         self.length = self.height * self.line
-
-    @classmethod
-    @functools.lru_cache(maxsize=64)
-    def of(cls, shape: tuple[int, ...], size: tuple[int, int], align_corners: bool) -> "_Plan":
-        return cls(shape, size, align_corners)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Plan) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
 
     @property
     def spare(self) -> int:
@@ -235,19 +245,13 @@ class _Plan:
         return jnp.asarray(np.tile(np.pad(columns, ((0, 0), (0, 1))), (1, self.height)), dtype)
 
     def told(self, tell: Callable[..., jax.Array], x: jax.Array, *pixels: jax.Array) -> jax.Array:
-        """What is told of each pixel, (B, H, W); no gradient.
+        """What is told of each pixel, (B, H, W).
 
         Args:
             tell: (scores (B, K, gaps), what `pixels` say of them, each (B, gaps)) -> (B, gaps).
             x: (B, h, w, K).
             *pixels: as `to_slots` gives them.
         """
-        told = functools.partial(self._told, tell)
-        return _by_platform(told, lax.stop_gradient(x), *pixels)
-
-    def _told(
-        self, tell: Callable[..., jax.Array], unroll: bool, x: jax.Array, *pixels: jax.Array
-    ) -> jax.Array:
         values, columns = self.flat(x), self.col_fractions(x.dtype)
 
         def visit(_: None, step: Any) -> tuple[None, jax.Array]:
@@ -258,7 +262,7 @@ class _Plan:
                 fraction, *pixels = slot
                 return None, tell(left + fraction * way, *pixels)
 
-            return lax.scan(visit_slot, None, (columns, *pixels), unroll=unroll)
+            return lax.scan(visit_slot, None, (columns, *pixels), unroll=self.unroll)
 
         steps = *self.steps(x.dtype), *pixels
         return self.to_pixels(lax.scan(visit, None, steps)[1])
@@ -290,14 +294,10 @@ class _Plan:
 
 
 def _by_platform(visit: Callable[..., Any], *args: Any) -> Any:
-    """visit(unroll, *args): whether the loop over the slots of the columns is written out.
-
-    On a CPU a loop takes a third to two thirds of the time, as what it reads stays in the cache,
-    and compiles once, not for every slot. An NVIDIA GPU starts each kernel of a loop anew, and by
-    libtpu's estimate a TPU loses as well (docs/accelerators.md).
-    """
-    written_out = functools.partial(visit, True)
-    return lax.platform_dependent(*args, cpu=functools.partial(visit, False), default=written_out)
+    """visit(cpu, *args), as it is for the platform that the program is lowered for."""
+    return lax.platform_dependent(
+        *args, cpu=functools.partial(visit, True), default=functools.partial(visit, False)
+    )
 
 
 def _behind(values: jax.Array, before: int, behind: int) -> jax.Array:
@@ -340,21 +340,21 @@ class _Pixel(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _cross_entropy(
-    plan: _Plan, x: jax.Array, labels: jax.Array, weights: jax.Array, others: Others
+    align_corners: bool, x: jax.Array, labels: jax.Array, weights: jax.Array, others: Others
 ) -> jax.Array:
-    value = functools.partial(_value_and_gradient, plan, False)
+    value = functools.partial(_value_and_gradient, align_corners, False)
     return _by_platform(value, x, labels, weights, others)[0]
 
 
 def _forward(
-    plan: _Plan, x: jax.Array, labels: jax.Array, weights: jax.Array, others: Others
+    align_corners: bool, x: jax.Array, labels: jax.Array, weights: jax.Array, others: Others
 ) -> tuple[jax.Array, jax.Array | None]:
-    both = functools.partial(_value_and_gradient, plan, True)
+    both = functools.partial(_value_and_gradient, align_corners, True)
     return _by_platform(both, x, labels, weights, others)
 
 
-def _backward(plan: _Plan, gradient: jax.Array, of_value: jax.Array) -> tuple[Any, ...]:
-    del plan
+def _backward(align_corners: bool, gradient: jax.Array, of_value: jax.Array) -> tuple[Any, ...]:
+    del align_corners
     return of_value * gradient, None, None, None
 
 
@@ -362,15 +362,16 @@ _cross_entropy.defvjp(_forward, _backward)
 
 
 def _value_and_gradient(
-    plan: _Plan,
+    align_corners: bool,
     learns: bool,
-    unroll: bool,
+    cpu: bool,
     x: jax.Array,
     labels: jax.Array,
     weights: jax.Array,
     others: Others,
 ) -> tuple[jax.Array, jax.Array | None]:
     """The value of `enlarged_cross_entropy` and, if it `learns`, the gradient of x."""
+    plan = _Plan(cpu, x.shape, labels.shape[1:], align_corners)
     values = plan.flat(x)
     spread = None if others is None else others[1].astype(x.dtype)[:, None]
 
@@ -404,7 +405,9 @@ def _value_and_gradient(
             return (value, both, right), None
 
         begin = value, level, level
-        (value, both, right), _ = lax.scan(visit_slot, begin, (columns, *pixels), unroll=unroll)
+        (value, both, right), _ = lax.scan(
+            visit_slot, begin, (columns, *pixels), unroll=plan.unroll
+        )
         if learns:
             part = plan.cut(total, start) + plan.spread_back(both, right, fractions)
             total = lax.dynamic_update_slice_in_dim(total, part, start, 2)

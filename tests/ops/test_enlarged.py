@@ -26,19 +26,28 @@ CASES = {
 """Sizes of scores and labels, `align_corners`, and values that are visited at a time."""
 
 
+@pytest.fixture(params=[True, False], ids=["for CPUs", "for others"])
+def cpu(request, monkeypatch):
+    """The form of a platform, whatever this one is."""
+
+    def visited(visit, *args):
+        return visit(request.param, *args)
+
+    monkeypatch.setattr(enlarged, "_by_platform", visited)
+
+
 @pytest.fixture(params=CASES, ids=str)
-def case(request, x64, monkeypatch):
+def case(request, cpu, x64, monkeypatch):
     """Scores, labels with ignored ones, and `align_corners`."""
     (h, w), size, align_corners, chunk = CASES[request.param]
     if chunk is not None:
         monkeypatch.setattr(enlarged, "CHUNK", chunk)
+        monkeypatch.setattr(enlarged, "CHUNK_OF_IMAGE", chunk // 2)
     rng = np.random.default_rng(0)
     scores = jnp.asarray(rng.normal(size=(2, h, w, 4)) * 3)
     labels = rng.integers(0, 6, (2, *size)).astype(np.uint8)
     labels[labels == 5] = 255  # 4 is no class either
-    enlarged._Plan.of.cache_clear()
-    yield scores, jnp.asarray(labels), align_corners
-    enlarged._Plan.of.cache_clear()
+    return scores, jnp.asarray(labels), align_corners
 
 
 def made(scores, labels, align_corners) -> Pixels:
@@ -134,3 +143,11 @@ def test_a_mesh_sends_one_number():
     program = jax.jit(jax.value_and_grad(loss), out_shardings=(None, split))
     found = collectives(program.lower(scores, labels).compile().as_text())
     assert [(one.kind, one.elements, one.times) for one in found] == [("all-reduce", 1, 1)]
+
+
+def test_parts_are_as_large_on_a_mesh_as_on_one_device():
+    """A step traces the whole batch, of which an accelerator may have one image."""
+    alone, spread = (
+        enlarged._Plan(False, (batch, 128, 128, 150), (512, 512), False) for batch in (1, 64)
+    )
+    assert alone.parts == spread.parts == 6
