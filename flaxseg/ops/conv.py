@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from flaxseg.ops import canvas
 from flaxseg.ops import initializers as init
-from flaxseg.ops.dense import dense_conv
+from flaxseg.ops.dense import dense_conv, pointwise_conv
 from flaxseg.ops.depthwise import depthwise_conv
 from flaxseg.ops.window import Window
 
@@ -69,9 +69,7 @@ class Conv(nnx.Module):
         return Window(self.stride, self.padding, self.dilation)
 
     def _pointwise(self, x: jax.Array, weight: jax.Array) -> jax.Array:
-        # XLA:CPU runs a 1x1 convolution at half the speed of the same matrix product.
-        x = x[:, :: self.stride, :: self.stride]
-        return lax.dot_general(x, weight[0, 0], (((3,), (0,)), ((), ())))
+        return pointwise_conv(x[:, :: self.stride, :: self.stride], weight[0, 0])
 
     def _convolve(self, x: jax.Array, weight: jax.Array) -> jax.Array:
         if self.groups == 1:

@@ -35,6 +35,20 @@ class Form(NamedTuple):
         return cls(forward, gradients)
 
 
+def in_turn(gradients: Gradients) -> Gradients:
+    """The gradients, of which nothing is made before that of the output is there.
+
+    XLA:CPU would pad the map for the gradient of the weight as soon as it has it, and keep that
+    copy. Later it makes the map anew where that is cheap, as behind a norm and a ReLU, and keeps
+    none.
+    """
+
+    def made_late(x: jax.Array, weight: jax.Array, cotangent: jax.Array):
+        return gradients(after(cotangent, x), weight, cotangent)
+
+    return made_late
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def convolved(forms: Mapping[str, Form], x: jax.Array, weight: jax.Array) -> jax.Array:
     """The convolution, in the form of the platform that the program is lowered for.
@@ -54,21 +68,7 @@ def _forward(forms: Mapping[str, Form], x: jax.Array, weight: jax.Array):
 
 def _backward(forms: Mapping[str, Form], saved: tuple[jax.Array, jax.Array], cotangent: jax.Array):
     chosen = {platform: form.gradients for platform, form in forms.items()}
-    if "cpu" in chosen:
-        chosen["cpu"] = functools.partial(_in_turn, chosen["cpu"])
     return lax.platform_dependent(*saved, cotangent, **chosen)
-
-
-def _in_turn(
-    gradients: Gradients, x: jax.Array, weight: jax.Array, cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """The gradients, of which nothing is made before that of the output is there.
-
-    XLA:CPU would pad the map for the gradient of the weight as soon as it has it, and keep that
-    copy. Later it makes the map anew where that is cheap, as behind a norm and a ReLU, and keeps
-    none.
-    """
-    return gradients(after(cotangent, x), weight, cotangent)
 
 
 convolved.defvjp(_forward, _backward)

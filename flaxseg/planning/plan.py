@@ -123,7 +123,8 @@ def make_plan(config: TrainConfig, topology: Topology, num_classes: int | None =
     begin = time.perf_counter()
     program = compile_step(blueprint, topology.name)
     seconds = time.perf_counter() - begin
-    flops = step_flops(blueprint) or flops_on_a_cpu(config, num_classes)
+    # XLA does not tell those of a program for TPUs.
+    flops = flops_on_a_cpu(config, num_classes) if topology.chip else step_flops(blueprint)
     text = program.run.as_text() or ""
     cost: Any = program.run.cost_analysis()
     cost = cost if isinstance(cost, dict) else {}

@@ -12,19 +12,30 @@ from flaxseg.ops.window import Window
 pytestmark = pytest.mark.usefixtures("x64")
 
 
+@pytest.mark.parametrize("outputs", [5, 2])
 @pytest.mark.parametrize("pixels", [1, 40, 10_000])
-@pytest.mark.parametrize("window", [(1, 1, 1), (2, 1, 1), (1, 4, 2), (3, 0, 1), (2, 3, 2)])
-def test_patches_give_the_gradient_of_the_weight(monkeypatch, window, pixels):
-    """Row by row, of a few rows with some to spare, and of all at once."""
+@pytest.mark.parametrize(
+    "window", [(1, 1, 1), (1, 0, 1), (2, 1, 1), (1, 4, 2), (1, 5, 2), (3, 0, 1), (2, 3, 2)]
+)
+def test_patches_give_the_gradient_of_the_weight(monkeypatch, window, pixels, outputs):
+    """Row by row, of a few rows with some to spare, and of all at once.
+
+    Of fewer outputs than channels these are gathered, unless the padding is wider than the kernel
+    reaches or the kernel moves by strides.
+    """
     monkeypatch.setattr(dense, "LEAST", pixels)
     monkeypatch.setattr(dense, "PATCHES", 0)
     monkeypatch.setattr(dense, "FEW", 0)
-    x, weight = jnp.asarray(random(2, 11, 13, 4)), jnp.asarray(random(3, 3, 4, 5, seed=1))
+    x, weight = jnp.asarray(random(2, 11, 13, 4)), jnp.asarray(random(3, 3, 4, outputs, seed=1))
     forms = dense._forms(Window(*window), None, 4)
     cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
     found = (forms[name].gradients(x, weight, cotangent) for name in ("cpu", "default"))
     for ours, theirs in zip(*found, strict=True):
         assert_close(ours, theirs, bound=1e-13)
+    stride, padding, dilation = window
+    swapped = outputs == 2 and stride == 1 and padding <= 2 * dilation
+    made = str(jax.make_jaxpr(forms["cpu"].gradients)(x, weight, cotangent))
+    assert ("f64[4,18]" if swapped else f"f64[{outputs},36]") in made
 
 
 @pytest.mark.parametrize("outputs", [5, 1])
@@ -39,6 +50,16 @@ def test_taps_give_the_gradient_of_the_weight(monkeypatch, window, outputs):
     assert_close(ours, theirs, bound=1e-13)
     made = jax.make_jaxpr(forms["cpu"].gradients)(x, weight, cotangent)
     assert ("f64[9,4,1]" if outputs == 1 else "f64[9,5,4]") in str(made)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_maps_that_no_cache_holds_are_gathered_in_parts(monkeypatch, cached):
+    x, weight, cotangent = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 4, 5)), jnp.zeros((1, 8, 8, 5))
+    monkeypatch.setattr(dense, "MANY", 0)
+    monkeypatch.setattr(dense, "CACHED", x.size if cached else x.size - 1)
+    gradients = dense._forms(Window(1, 1), None, 4)["cpu"].gradients
+    made = str(jax.make_jaxpr(gradients)(x, weight, cotangent))
+    assert ("f64[9,5,4]" in made, "f64[5,36]" in made) == (cached, not cached)
 
 
 @pytest.mark.parametrize("size", [(4, 7), (9, 10)])
@@ -125,3 +146,25 @@ def test_no_gradient_of_a_gpu_program_has_a_kernel_as_large_as_the_map(platform)
     assert "convolution" in text
     # XLA's own gradient of a dilated kernel moves with a stride over the map.
     assert not any("stride = [2, 2]" in line for line in text.splitlines())
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_only_programs_for_cpus_multiply_pixels_in_a_row(platform):
+    x, weight = jnp.zeros((1, 6, 5, 4)), jnp.zeros((4, 3))
+    text = (
+        jax.jit(dense.pointwise_conv)
+        .trace(x, weight)
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+    )
+    assert ("tensor<30x4x" in text) == (platform == "cpu")
+
+
+def test_both_forms_multiply_every_pixel():
+    x, weight = jnp.asarray(random(2, 6, 5, 4)), jnp.asarray(random(4, 3, seed=1))
+    y, back = jax.vjp(dense.pointwise_conv, x, weight)
+    expected, other = jax.vjp(lambda x, w: jnp.einsum("bhwc,cd->bhwd", x, w), x, weight)
+    assert_close(y, expected, bound=1e-13)
+    assert_close(dense._of_maps(None, x, weight), expected, bound=1e-13)
+    for ours, theirs in zip(back(jnp.sin(y)), other(jnp.sin(y)), strict=True):
+        assert_close(ours, theirs, bound=1e-13)
