@@ -14,6 +14,9 @@ from jax import numpy as jnp
 Grid = Sequence[Sequence[jax.Array]]
 """An array for each row and column of a small square."""
 
+TURNED = 3, 1, 2, 0
+"""Where the kernel's parts are when it is turned around: those of the way forward serve again."""
+
 
 def winograd_conv(
     x: jax.Array,
@@ -43,7 +46,9 @@ def winograd_conv(
         [x[:, i : i + 2 * rows - 1 : 2, j : j + 2 * cols - 1 : 2] for j in starts] for i in starts
     ]
     maps = _both(_of_pixels, pixels)
-    kernels = _both(_of_taps, weight[::-1, ::-1] if backwards else weight)
+    kernels = _both(_of_taps, weight)
+    if backwards:
+        kernels = [[kernels[i][j] for j in TURNED] for i in TURNED]
     # Copying a kernel with its channels exchanged would cost what the algorithm gains.
     axes = (((1,), (1 if backwards else 0,)), ((), ()))
 
