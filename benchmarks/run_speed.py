@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from speed_machine import machine
 from speed_page import trainings
 
+from flaxseg.heap import keep_memory
 from flaxseg.training import fit, make_config
 from flaxseg.training.loop import _Run
 from flaxseg.training.program import StepProgram
@@ -100,6 +101,7 @@ def _less(a: tuple[float, ...], b: tuple[float, ...]) -> Any:
 
 def measure(model: str, data_dir: str, steps: int, batch_size: int) -> dict[str, Any]:
     """Trains a network; the process is not to be used for another."""
+    keep_memory()  # as `flaxseg train` does
     with tempfile.TemporaryDirectory() as folder, Watch(steps) as watch:
         config = make_config(
             model,

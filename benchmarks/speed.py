@@ -58,6 +58,7 @@ from flaxseg.bench import (
 from flaxseg.bench.ceilings import jax_copy, jax_product
 from flaxseg.errors import ConfigError, FlaxsegError
 from flaxseg.files import replace_text
+from flaxseg.heap import keep_memory
 
 MODELS = (
     "ccnet:2:224 ccnet_r50:1:256 setr:1:256 segformer_b0:2:224 segformer_b0:1:512 "
@@ -307,6 +308,7 @@ def main() -> None:
         return speed_page.write_page()
     # PyTorch computes on the CPU here, and so does JAX; accelerators have a benchmark of their own.
     jax.config.update("jax_platforms", "cpu")
+    keep_memory()
     torch.set_num_threads(threads())
     with without_cache():
         run = measure_all(options)

@@ -101,6 +101,7 @@ def guarded(command: Callable[[], int | None]) -> int:
 def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     """Train a network; the same work directory again resumes."""
     from flaxseg.distributed import is_first, joined
+    from flaxseg.heap import keep_memory
     from flaxseg.planning.choice import choose_batch_size
     from flaxseg.training import fit
     from flaxseg.training.recipes import find_recipe
@@ -108,6 +109,7 @@ def train(args: Sequence[str], prog: str = "flaxseg train") -> None:
     config = parse_train_config(args, prog)
     start = find_recipe(config.model, config.recipe, config.data).start
     with joined(config.launch):
+        keep_memory()
         if start and not config.init and is_first():
             print(
                 f"--recipe {config.recipe} starts from {start}; without --init from random numbers"
@@ -191,8 +193,11 @@ def plan(args: Sequence[str], prog: str = "flaxseg plan") -> None:
 def bench(args: Sequence[str], prog: str = "flaxseg bench") -> None:
     """Measure a network's speed, memory and compile time on the device at hand."""
     from flaxseg.bench.command import BenchArgs
+    from flaxseg.heap import keep_memory
 
-    parse(BenchArgs, args, prog)(Console(), opened=_opened)
+    given = parse(BenchArgs, args, prog)
+    keep_memory()
+    given(Console(), opened=_opened)
 
 
 @dataclasses.dataclass(frozen=True)
