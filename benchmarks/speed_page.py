@@ -12,6 +12,7 @@ from flaxseg.printed import in_bytes
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "speed"
 FORMS = RESULTS.with_name("forms")
+LAYERS = RESULTS.with_name("layers")
 WHOLE = RESULTS.with_name("run")
 PAGE = ROOT / "docs" / "performance.md"
 
@@ -28,7 +29,7 @@ def write_page() -> None:
 
 def committed() -> dict[str, str]:
     """What stands in each region of the page by the committed results."""
-    return regions(*(_stored(folder) for folder in (RESULTS, FORMS, WHOLE)))
+    return regions(*(_stored(folder) for folder in (RESULTS, FORMS, LAYERS, WHOLE)))
 
 
 def _stored(folder: Path) -> dict[str, Run]:
@@ -36,10 +37,14 @@ def _stored(folder: Path) -> dict[str, Run]:
 
 
 def regions(
-    runs: Mapping[str, Run], races: Mapping[str, Run], whole: Mapping[str, Run]
+    runs: Mapping[str, Run],
+    races: Mapping[str, Run],
+    parts: Mapping[str, Run],
+    whole: Mapping[str, Run],
 ) -> dict[str, str]:
-    """What stands in each region, of the runs of `speed.py`, `forms.py` and `run_speed.py`."""
-    return tables(runs) | {"forms": _each(forms, races), "run": _each(trainings, whole)}
+    """What stands in each region: runs of `speed.py`, `forms.py`, `layers.py`, `run_speed.py`."""
+    others = {"forms": (forms, races), "layers": (layers, parts), "run": (trainings, whole)}
+    return tables(runs) | {name: _each(table, found) for name, (table, found) in others.items()}
 
 
 def tables(runs: Mapping[str, Run]) -> dict[str, str]:
@@ -70,6 +75,47 @@ def forms(run: Run) -> str:
         name = "output" if row["pass"] == "output" else f"gradient of the {row['pass']}"
         lines.append(f"| {_convolution(row['shape'])} | {name} | {' | '.join(times)} |")
     return "\n".join(lines)
+
+
+LARGEST = 8
+"""Rows of layers that lose or gain most."""
+
+
+def layers(run: Run) -> str:
+    """What the layers of each network's step take by themselves, and what is left of it."""
+    made = [f"{_where(run['machine'])}, fastest of {run['rounds']}. Milliseconds of a step."]
+    for found in run["networks"]:
+        made.append(f"`{found['model']}`, {_images(found)}:\n\n{_layers_of(found)}")
+    return "\n\n".join(made)
+
+
+def _layers_of(found: Run) -> str:
+    step = found["step"]
+    whole = step["flaxseg"], min(time for who, time in step.items() if who != "flaxseg")
+    rows = [
+        (_layer(row), *(row["count"] * row["seconds"][who] for who in ("flaxseg", "PyTorch")))
+        for row in found["rows"]
+    ]
+    rows.sort(key=lambda row: row[2] - row[1])
+    most = sorted([*rows[:LARGEST], *rows[LARGEST:][-2:]], key=lambda row: row[2] - row[1])
+    sums = tuple(sum(row[side] for row in rows) for side in (1, 2))
+    rest = tuple(all_of_it - part for all_of_it, part in zip(whole, sums, strict=True))
+    ends = ("all convolutions and linear layers", sums), ("all else", rest), ("the step", whole)
+    most += [(name, *times) for name, times in ends]
+    cells = [(name, _ms(a), _ms(b), f"{1e3 * (a - b):+.1f}") for name, a, b in most]
+    return _table(("layer", "flaxseg", "PyTorch", "flaxseg takes more"), cells)
+
+
+def _layer(row: Run) -> str:
+    layer = row["layer"]
+    name = "output" if row["pass"] == "output" else f"gradient of the {row['pass']}"
+    inputs, outputs = layer["shape"][-1], layer["outputs"]
+    shape = "×".join(map(str, layer["shape"][:-1]))
+    kernel = f"{layer['kernel']}×{layer['kernel']}" if layer["kernel"] else "linear"
+    kernel += f"/{layer['stride']}" if layer["stride"] > 1 else ""
+    kernel += f", dilation {layer['dilation']}" if layer["dilation"] > 1 else ""
+    kind = "depthwise " if layer["groups"] > 1 else ""
+    return f"{row['count']} {kind}{kernel}, {inputs} to {outputs}, {shape}: {name}"
 
 
 def trainings(run: Run) -> str:

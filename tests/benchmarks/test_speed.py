@@ -11,7 +11,7 @@ from flaxseg.bench import Samples
 from flaxseg.errors import ConfigError
 
 MODULES = (
-    "page networks speed_machine speed_cold speed_page speed_scaling speed_torch speed forms"
+    "page networks speed_machine speed_cold speed_page speed_scaling speed_torch speed forms layers"
 ).split()
 
 
@@ -149,7 +149,17 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
     }
     row = {"model": "vitseg", "batch": 8, "image_size": [32, 48], "run": 0.5, "bare": 0.52}
     whole = {"machine": race["machine"], "rows": [row | {"share": 0.5 / 0.52, "system": 0.12}]}
-    made = tables.regions({"here": run}, {"here": race}, {"here": whole})
+    layer = modules["layers"].Layer((1, 8, 8, 6), 12, kernel=3, stride=2)._asdict()
+    seconds = {"flaxseg": 0.001, "PyTorch": 0.0015}
+    parts = {
+        "model": "vitseg",
+        "batch": 1,
+        "size": [8, 8],
+        "step": {"flaxseg": 0.01, "PyTorch NCHW": 0.02, "PyTorch channels last": 0.008},
+        "rows": [{"layer": layer, "pass": "weight", "count": 2, "seconds": seconds}],
+    }
+    parts = {"machine": race["machine"], "rounds": 5, "networks": [parts]}
+    made = tables.regions({"here": run}, {"here": race}, {"here": parts}, {"here": whole})
     text = page.filled(tables.PAGE.read_text(), made)
     for words in (
         "torch 2",
@@ -159,6 +169,8 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
         "0.50",
         "1 of 512×512",
         "depthwise 3×3, 256 to 256, 1 of 64² | gradient of the map",
+        "2 3×3/2, 6 to 12, 1×8×8: gradient of the weight | 2 | 3 | -1.0",
+        "all else | 8 | 5 | +3.0",
         "8 of 32×48 | 0.500 | 0.520 | 0.96 | 12%",
     ):
         assert words in text
@@ -173,6 +185,31 @@ def test_the_page_is_that_of_the_committed_runs(modules):
     assert modules["page"].filled(text, tables.committed()) == text, (
         "python benchmarks/speed.py --page"
     )
+
+
+def test_layers_are_those_that_a_step_runs(modules):
+    this = job(modules["speed"], "train")
+    found = modules["layers"].layers_of(this)
+    # Queries, keys and values in one, what they mix, the two of the MLP, and the head.
+    assert sum(found[layer] for layer in found if not layer.kernel) == 4 * this.config.depth + 1
+    (patches,) = (layer for layer in found if layer.kernel == this.config.patch_size)
+    assert patches.shape == (2, *this.size, 3) and patches.outputs == this.config.width
+    assert patches.passes == modules["layers"].PASSES  # behind a norm that learns
+
+
+def test_pictures_take_no_gradient(modules):
+    stem = modules["layers"].Layer.of(torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+    assert stem.passes == ("output", "weight")
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel": 3, "padding": 1}, {"kernel": 1, "stride": 2}])
+def test_layers_by_themselves_are_equal_in_both_frameworks(modules, monkeypatch, options):
+    layers = modules["layers"]
+    layer = layers.Layer((1, 8, 8, 6), 4, **options)
+    assert set(layers.races(layer)) == set(layers.PASSES)
+    monkeypatch.setattr(layers, "BOUND", -1.0)
+    with pytest.raises(SystemExit, match="apart, at most"):
+        layers.races(layer)
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"depthwise": True}])
