@@ -55,7 +55,7 @@ class StepProgram:
         self, state: TrainState, image: jax.Array, label: jax.Array
     ) -> tuple[TrainState, StepMetrics]:
         """Makes a step; the state that it takes is gone afterwards."""
-        if all(device.platform == "cpu" for device in image.devices()):
+        if all(device.platform == "cpu" for device in state.step.devices()):
             # What XLA has to wait for it runs in another thread, see `flaxseg.heap`.
             jax.block_until_ready((image, label))
         return self.run(state, image, label)
