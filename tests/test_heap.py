@@ -26,7 +26,7 @@ x = jax.block_until_ready(jnp.ones((4096, 8)))
 for _ in range(10):
     jax.block_until_ready(run(x))
 before = faults()
-for _ in range(20):
+for _ in range(300):
     jax.block_until_ready(run(x))
 print(faults() - before)
 """
@@ -39,6 +39,7 @@ def page_faults(memory: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs mallopt of glibc")
 def test_a_program_works_in_the_same_memory_at_every_call():
-    pages = 20 * 4096 * 4096 * 4 // mmap.PAGESIZE
+    pages = 300 * 4096 * 4096 * 4 // mmap.PAGESIZE
     assert page_faults("given back") > pages / 2
-    assert page_faults("kept") < pages / 100
+    # Not none: a result that is not yet freed when the next is made takes a piece more, a few times.
+    assert page_faults("kept") < pages / 10
