@@ -41,5 +41,5 @@ def page_faults(memory: str) -> int:
 def test_a_program_works_in_the_same_memory_at_every_call():
     pages = 300 * 4096 * 4096 * 4 // mmap.PAGESIZE
     assert page_faults("given back") > pages / 2
-    # Not none: a result that is not yet freed when the next is made takes a piece more, a few times.
+    # Not none: what is not yet freed when the next result is made takes a piece more, a few times.
     assert page_faults("kept") < pages / 10
