@@ -78,7 +78,7 @@ def forms(run: Run) -> str:
 
 
 LARGEST = 8
-"""Rows of layers that lose or gain most."""
+"""Rows of layers that lose most; below them are two that gain most."""
 
 
 def layers(run: Run) -> str:
@@ -97,7 +97,7 @@ def _layers_of(found: Run) -> str:
         for row in found["rows"]
     ]
     rows.sort(key=lambda row: row[2] - row[1])
-    most = sorted([*rows[:LARGEST], *rows[LARGEST:][-2:]], key=lambda row: row[2] - row[1])
+    most = [*rows[:LARGEST], *rows[LARGEST:][-2:]]
     sums = tuple(sum(row[side] for row in rows) for side in (1, 2))
     rest = tuple(all_of_it - part for all_of_it, part in zip(whole, sums, strict=True))
     ends = ("all convolutions and linear layers", sums), ("all else", rest), ("the step", whole)

@@ -1,11 +1,12 @@
 """Convolution of all channels with all.
 
 - On a CPU the gradient of the weight is a matrix product for each tap of the kernel, over all
-  outputs; of few channels it is one over the pixels that each output reads, of some rows of outputs
-  at a time. XLA's own is a convolution whose kernel is as large as the map, between transposed
-  copies. The gradient of the map, where the kernel moves by strides, is made of a small convolution
-  for every phase of the strides. XLA's own spreads the outputs with zeros in between and multiplies
-  those, too. 3x3 kernels of many channels that move pixel by pixel go by Winograd's algorithm.
+  outputs; of few channels, or of a map that no cache holds, it is one over the pixels that each
+  output reads, or that read each pixel, of some rows at a time. XLA's own is a convolution whose
+  kernel is as large as the map, between transposed copies. The gradient of the map, where the
+  kernel moves by strides, is made of a small convolution for every phase of the strides. XLA's own
+  spreads the outputs with zeros in between and multiplies those, too. 3x3 kernels of many channels
+  that move pixel by pixel go by Winograd's algorithm.
 - A TPU lays the channels of a map out in rows of 128, so that XLA pads the three of an image to
   that many before it multiplies, and most of all for the gradient of the weight. There, where the
   kernel moves by strides, every block of stride x stride pixels becomes one pixel with all their
@@ -63,7 +64,7 @@ def dense_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array:
 
 
 def pointwise_conv(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """x, (B, H, W, C), times `weight`, (C, D), at each pixel.
+    """x, (B, H, W, C), times `weight`, (C, D), at each pixel: (B, H, W, D).
 
     XLA:CPU runs a 1x1 convolution at half the speed of the same product of matrices, and where that
     sums over an axis of a map it copies maps whose batch is 1.
