@@ -26,6 +26,7 @@ from convert.parity.compiling import FAST
 from flaxseg import models, native, ops
 from flaxseg.labels import IGNORE
 from flaxseg.ops import dropout
+from flaxseg.training.optim.adam import scale_by_adam
 from torch_ref.blocks import DropPath, MapDropout
 
 Arrays = dict[str, np.ndarray]
@@ -78,7 +79,9 @@ OPTIMIZERS = {
         optax.sgd(1e-3, momentum=0.9), lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9)
     ),
     "AdamW": Optimizer(
-        optax.adamw(1e-3, weight_decay=0.01),
+        optax.chain(
+            scale_by_adam((0.9, 0.999)), optax.add_decayed_weights(0.01), optax.scale(-1e-3)
+        ),
         lambda p: torch.optim.AdamW(p, 1e-3, weight_decay=0.01),
     ),
 }

@@ -7,6 +7,7 @@ import torch
 
 from flaxseg.training import make_config
 from flaxseg.training.optim import Factors, make_optimizer, make_rules, make_schedule, match
+from flaxseg.training.optim.adam import scale_by_adam
 
 SHAPES = {
     "backbone.blocks.0.mlp.fc1.weight": (3, 2),
@@ -127,6 +128,24 @@ def test_hundred_steps_in_float32_stay_with_torch_float64(name):
         return {"lr": 0.001, "weight_decay": settings["weight_decay"]}
 
     assert_close(ours(tx, dtype=jnp.float32), theirs(make, groups, clip=0.5), 1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 100])
+def test_a_constant_gradient_moves_adam_by_its_sign(steps):
+    """Both means are the gradient's own. Optax's correction is 6e-6 off at the first step."""
+    gradient = jnp.array([3.0, -0.2], jnp.float32)
+    tx = scale_by_adam((0.9, 0.999))
+    found, state = gradient, tx.init(gradient)
+    for _ in range(steps):
+        found, state = tx.update(gradient, state)
+    np.testing.assert_allclose(found, np.sign(gradient), rtol=2e-6 if steps > 10 else 5e-7)
+
+
+def test_adam_without_means_is_the_sign_of_the_gradient():
+    gradient = jnp.array([3.0, -0.2], jnp.float32)
+    tx = scale_by_adam((0.0, 0.0))
+    found, _ = tx.update(gradient, tx.init(gradient))
+    np.testing.assert_allclose(found, np.sign(gradient), rtol=5e-7)
 
 
 def gradient(params):

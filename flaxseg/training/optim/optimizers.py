@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from flaxseg.training.optim.adam import scale_by_adam
 from flaxseg.training.optim.groups import NO_DECAY, GroupFn, make_rules, map_groups, match
 from flaxseg.training.optim.schedules import LearningRate
 
@@ -47,9 +48,9 @@ def make_optimizer(
     rate = scale_by_learning_rate(schedule, groups)
     chains = {
         "sgd": lambda: (*decay, *trace, rate),
-        "adam": lambda: (*decay, optax.scale_by_adam(*betas), rate),
-        "adamw": lambda: (optax.scale_by_adam(*betas), *decay, rate),
-        "lamb": lambda: (optax.scale_by_adam(*betas, eps=1e-6), *decay, _adapt(1.0, groups), rate),
+        "adam": lambda: (*decay, scale_by_adam(betas), rate),
+        "adamw": lambda: (scale_by_adam(betas), *decay, rate),
+        "lamb": lambda: (scale_by_adam(betas, eps=1e-6), *decay, _adapt(1.0, groups), rate),
         "lars": lambda: (*decay, _adapt(0.001, groups), rate, *trace),
     }
     return optax.chain(*clip, *chains[name]())
