@@ -93,3 +93,22 @@ def test_layer_norm_equals_torch(eps):
     result, pullback = jax.vjp(ours, jnp.asarray(x))
     assert_close(result, theirs(reference).detach().numpy())
     assert_close(pullback(jnp.asarray(cotangent))[0], reference.grad.numpy(), bound=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 24, 4), (1, 28, 28, 4), (2, 28, 28, 4)])
+def test_means_in_float32_do_not_add_one_value_after_the_other(shape):
+    """Which puts them up to 1e-6 off."""
+    x = 1 + random(*shape)
+    x = x.astype(np.float32)
+
+    @jax.jit
+    def statistics(x):
+        layer = ops.BatchNorm(shape[-1], momentum=1.0)
+        layer(x)
+        return layer.running_mean[...], layer.running_var[...]
+
+    mean, var = statistics(jnp.asarray(x))
+    assert mean.dtype == jnp.float32
+    exact, count = x.astype(float), x.size // shape[-1]
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=3e-7)
+    np.testing.assert_allclose(var * (count - 1) / count, exact.var((0, 1, 2)), rtol=4e-7)
