@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 import jax
@@ -131,7 +132,7 @@ class Blueprint:
         Args:
             start: weights from elsewhere that take the place of random ones.
         """
-        init = jax.jit(self._init, out_shardings=self.sharding)
+        init = jax.jit(self._drawing, out_shardings=self.sharding)
         state = init.lower().compile(compiler_options=models.drawing_compile())()
         if start is None:
             return state
@@ -160,12 +161,18 @@ class Blueprint:
 
     @functools.cached_property
     def _shapes(self) -> Any:
-        return jax.eval_shape(self._init)
+        return jax.eval_shape(self._drawing)
 
-    def _init(self) -> TrainState:
-        rngs = models.params_keys(self.config.seed)
-        model = models.build(self.model_config, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
-        return init_state(model, self.tx, self.averaging, self.frozen)
+    @functools.cached_property
+    def _drawing(self) -> Callable[[], TrainState]:
+        """Draws the state. One and the same function: JAX traces it once for shapes and program."""
+
+        def draw() -> TrainState:
+            rngs = models.params_keys(self.config.seed)
+            model = models.build(self.model_config, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
+            return init_state(model, self.tx, self.averaging, self.frozen)
+
+        return draw
 
     @functools.cached_property
     def train_step(self) -> Any:
@@ -190,16 +197,28 @@ class Blueprint:
         )
         return compile_step(step, self.mesh, self.sharding)
 
-    @functools.cached_property
+    def compile_ahead(self) -> None:
+        """Begins to compile the training step, while its state is drawn and pictures are read."""
+        _ = self._compiling
+
+    @property
     def program(self) -> StepProgram:
         """The training step, compiled for the run's batches before the first of them."""
-        return StepProgram.of(
+        return self._compiling.result()
+
+    @functools.cached_property
+    def _compiling(self) -> Future[StepProgram]:
+        worker = ThreadPoolExecutor(1, "compile")
+        program = worker.submit(
+            StepProgram.of,
             self.train_step,
             self.abstract_state(),
             self.mesh,
             batch_size=self.config.images_per_step,
             image_size=self.config.image_size,
         )
+        worker.shutdown(wait=False)
+        return program
 
 
 def _model_config(config: TrainConfig, num_classes: int) -> models.Config:
