@@ -75,9 +75,9 @@ def races(shape: Shape) -> Iterator[tuple[str, dict[str, Callable[[], Any]]]]:
     weight = rng.normal(size=(k, k, 1 if shape.depthwise else shape.inputs, shape.outputs))
     x, weight = jnp.asarray(x, jnp.float32), jnp.asarray(weight, jnp.float32)
     if shape.depthwise:
-        forms = dict(depthwise_forms(shape.window, None))
+        forms = depthwise_forms(shape.window, None)
     else:
-        forms = dict(dense_forms(shape.window, None, shape.inputs))
+        forms = dense_forms(shape.window, None, shape.inputs)
     cotangent = jnp.asarray(rng.normal(size=forms["default"].forward(x, weight).shape), jnp.float32)
     theirs = _torch_calls(shape, x, weight, cotangent)
     for name in PASSES:

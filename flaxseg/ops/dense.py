@@ -26,7 +26,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from flaxseg.ops.forms import Form, Forms, convolved, in_turn
+from flaxseg.ops.forms import Form, convolved, in_turn
 from flaxseg.ops.precision import current_precision
 from flaxseg.ops.window import Window, pad
 from flaxseg.ops.winograd import winograd_conv
@@ -69,13 +69,9 @@ def pointwise_conv(x: jax.Array, weight: jax.Array) -> jax.Array:
     XLA:CPU runs a 1x1 convolution at half the speed of the same product of matrices, and where that
     sums over an axis of a map it copies maps whose batch is 1.
     """
-    return convolved(_pointwise_forms(current_precision()), x, weight)
-
-
-@functools.cache
-def _pointwise_forms(precision: str | None) -> Forms:
+    precision = current_precision()
     on_cpu, elsewhere = (functools.partial(f, precision) for f in (_of_pixels, _of_maps))
-    return ("cpu", Form.of(on_cpu)), ("default", Form.of(elsewhere))
+    return convolved({"cpu": Form.of(on_cpu), "default": Form.of(elsewhere)}, x, weight)
 
 
 def _of_pixels(precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Array:
@@ -87,8 +83,7 @@ def _of_maps(precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Arra
     return lax.dot_general(x, weight, (((3,), (0,)), ((), ())), precision=precision)
 
 
-@functools.cache
-def _forms(window: Window, precision: str | None, channels: int) -> Forms:
+def _forms(window: Window, precision: str | None, channels: int) -> dict[str, Form]:
     library = Form.of(functools.partial(_plain, window, precision))
     on_cpu = functools.partial(_on_cpu, window, precision)
     gradients = in_turn(functools.partial(_cpu_gradients, window, precision))
@@ -99,7 +94,7 @@ def _forms(window: Window, precision: str | None, channels: int) -> Forms:
     if window.dilation > 1 == window.stride:
         on_grids = functools.partial(_gradients_on_grids, window, precision)
         forms["cuda"] = Form(library.forward, on_grids)
-    return *forms.items(), ("default", library)
+    return forms | {"default": library}
 
 
 def _plain(window: Window, precision: str | None, x: jax.Array, weight: jax.Array) -> jax.Array:

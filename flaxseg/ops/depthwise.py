@@ -15,7 +15,7 @@ import jax
 from jax import lax
 from jax import numpy as jnp
 
-from flaxseg.ops.forms import Form, Forms, convolved, in_turn
+from flaxseg.ops.forms import Form, convolved, in_turn
 from flaxseg.ops.precision import EXACT, current_precision
 from flaxseg.ops.stored import stored
 from flaxseg.ops.window import Window, pad
@@ -35,15 +35,14 @@ def depthwise_conv(x: jax.Array, weight: jax.Array, window: Window) -> jax.Array
     return convolved(_forms(window, current_precision()), x, weight)
 
 
-@functools.cache
-def _forms(window: Window, precision: str | None) -> Forms:
+def _forms(window: Window, precision: str | None) -> dict[str, Form]:
     library = Form.of(functools.partial(_library_conv, window, precision))
     shifted = functools.partial(_shifted_conv, window)
-    return (
-        ("cpu", Form(stored(shifted), in_turn(functools.partial(_shifted_gradients, window)))),
-        ("tpu", Form(shifted, functools.partial(_mixed_gradients, window, library))),
-        ("default", library),
-    )
+    return {
+        "cpu": Form(stored(shifted), in_turn(functools.partial(_shifted_gradients, window))),
+        "tpu": Form(shifted, functools.partial(_mixed_gradients, window, library)),
+        "default": library,
+    }
 
 
 def _library_conv(

@@ -1,7 +1,7 @@
 """Ways to compute the same convolution, of which each platform gets its own."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -35,10 +35,6 @@ class Form(NamedTuple):
         return cls(forward, gradients)
 
 
-Forms = tuple[tuple[str, Form], ...]
-"""Ways by JAX's names of platforms; "default" is that of all others."""
-
-
 def in_turn(gradients: Gradients) -> Gradients:
     """The gradients, of which nothing is made before that of the output is there.
 
@@ -54,36 +50,25 @@ def in_turn(gradients: Gradients) -> Gradients:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def convolved(forms: Forms, x: jax.Array, weight: jax.Array) -> jax.Array:
+def convolved(forms: Mapping[str, Form], x: jax.Array, weight: jax.Array) -> jax.Array:
     """The convolution, in the form of the platform that the program is lowered for.
 
     Args:
-        forms: the ways; the same object for equal layers, which are traced once.
+        forms: by JAX's names of platforms; "default" is that of all others.
         x: the map.
         weight: the kernel.
     """
-    return _output(forms, x, weight)
+    chosen = {platform: form.forward for platform, form in forms.items()}
+    return lax.platform_dependent(x, weight, **chosen)
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _output(forms: Forms, x: jax.Array, weight: jax.Array) -> jax.Array:
-    return lax.platform_dependent(x, weight, **{name: form.forward for name, form in forms})
+def _forward(forms: Mapping[str, Form], x: jax.Array, weight: jax.Array):
+    return convolved(forms, x, weight), (x, weight)
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def _gradients(
-    forms: Forms, x: jax.Array, weight: jax.Array, cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    chosen = {name: form.gradients for name, form in forms}
-    return lax.platform_dependent(x, weight, cotangent, **chosen)
-
-
-def _forward(forms: Forms, x: jax.Array, weight: jax.Array):
-    return _output(forms, x, weight), (x, weight)
-
-
-def _backward(forms: Forms, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array):
-    return _gradients(forms, *saved, cotangent)
+def _backward(forms: Mapping[str, Form], saved: tuple[jax.Array, jax.Array], cotangent: jax.Array):
+    chosen = {platform: form.gradients for platform, form in forms.items()}
+    return lax.platform_dependent(*saved, cotangent, **chosen)
 
 
 convolved.defvjp(_forward, _backward)

@@ -27,7 +27,7 @@ def test_patches_give_the_gradient_of_the_weight(monkeypatch, window, pixels, ou
     monkeypatch.setattr(dense, "PATCHES", 0)
     monkeypatch.setattr(dense, "FEW", 0)
     x, weight = jnp.asarray(random(2, 11, 13, 4)), jnp.asarray(random(3, 3, 4, outputs, seed=1))
-    forms = dict(dense._forms(Window(*window), None, 4))
+    forms = dense._forms(Window(*window), None, 4)
     cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
     found = (forms[name].gradients(x, weight, cotangent) for name in ("cpu", "default"))
     for ours, theirs in zip(*found, strict=True):
@@ -44,7 +44,7 @@ def test_taps_give_the_gradient_of_the_weight(monkeypatch, window, outputs):
     """With the outputs turned, and with the map turned, where it has many channels for them."""
     monkeypatch.setattr(dense, "MANY", 0)
     x, weight = jnp.asarray(random(2, 11, 13, 4)), jnp.asarray(random(3, 3, 4, outputs, seed=1))
-    forms = dict(dense._forms(Window(*window), None, 4))
+    forms = dense._forms(Window(*window), None, 4)
     cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
     ours, theirs = (forms[name].gradients(x, weight, cotangent)[1] for name in ("cpu", "default"))
     assert_close(ours, theirs, bound=1e-13)
@@ -57,7 +57,7 @@ def test_maps_that_no_cache_holds_are_gathered_in_parts(monkeypatch, cached):
     x, weight, cotangent = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 4, 5)), jnp.zeros((1, 8, 8, 5))
     monkeypatch.setattr(dense, "MANY", 0)
     monkeypatch.setattr(dense, "CACHED", x.size if cached else x.size - 1)
-    gradients = dict(dense._forms(Window(1, 1), None, 4))["cpu"].gradients
+    gradients = dense._forms(Window(1, 1), None, 4)["cpu"].gradients
     made = str(jax.make_jaxpr(gradients)(x, weight, cotangent))
     assert ("f64[9,5,4]" in made, "f64[5,36]" in made) == (cached, not cached)
 
@@ -68,7 +68,7 @@ def test_winograd_is_the_same_convolution(monkeypatch, padding, size):
     monkeypatch.setattr(dense, "WIDE", 0)
     x, weight = jnp.asarray(random(2, *size, 4)), jnp.asarray(random(3, 3, 4, 5, seed=1))
     window = Window(1, padding)
-    forms = dict(dense._forms(window, None, 4))
+    forms = dense._forms(window, None, 4)
     cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
 
     def run(form: Form):
@@ -106,7 +106,7 @@ def test_gradients_on_grids_are_those_of_the_dilated_kernel(size, padding, dilat
     if min(size) + 2 * padding <= 2 * dilation:
         size = (size[0] + 2 * dilation, size[1])
     x, weight = jnp.asarray(random(2, *size, 4)), jnp.asarray(random(3, 3, 4, 5, seed=1))
-    forms = dict(dense._forms(Window(1, padding, dilation), None, 4))
+    forms = dense._forms(Window(1, padding, dilation), None, 4)
     cotangent = jnp.asarray(random(*forms["default"].forward(x, weight).shape, seed=2))
     found = (forms[name].gradients(x, weight, cotangent) for name in ("cuda", "default"))
     for ours, theirs in zip(*found, strict=True):
