@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ImageDraw, ImageFont, features
@@ -44,6 +44,12 @@ class Line(NamedTuple):
     def draw(self, draw: ImageDraw.ImageDraw, left: int, middle: int, size: int, ink: Color):
         """Draws it from a left edge on, around a height in the middle of its letters."""
         draw.text((left, middle), self.text, ink, self.font(size), anchor="lm")
+
+    def style(self, size: float | str) -> dict[str, Any]:
+        """How matplotlib is to draw it at a size: with its font, and a dollar as a dollar."""
+        from matplotlib.font_manager import FontProperties
+
+        return {"fontproperties": FontProperties(fname=self.file, size=size), "parse_math": False}
 
 
 def class_line(name: str, index: int) -> Line:
