@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import threading
 
 import cv2
 import jax
@@ -18,6 +19,7 @@ from flaxseg.model_dir import read_header
 from flaxseg.pictures import overlay
 from flaxseg.preprocess import Preprocess
 from flaxseg.training import fit, loop
+from flaxseg.training.blueprint import Blueprint
 from flaxseg.training.feed import Feed
 from flaxseg.training.program import StepProgram
 from flaxseg.training.workdir import CHECKPOINTS
@@ -220,6 +222,24 @@ def test_stopped_and_resumed_ends_equal(small_run, tmp_path, quiet, assert_same_
         assert "the same command continues" in " ".join(quiet.export_text().split())
     assert fit(small_run(workdir=str(tmp_path)), quiet).finished
     assert_same_end(small_run(workdir=str(tmp_path)))
+
+
+def test_the_step_compiles_while_its_state_is_drawn(small_run, tmp_path, quiet, monkeypatch):
+    """The state waits here for the compiler to have begun, which a compiler after it would not."""
+    begun, init = threading.Event(), Blueprint.init
+
+    def refuse(*args, **options):
+        begun.set()
+        raise TrainingError("this step cannot be compiled")
+
+    def drawn(self, start=None):
+        assert begun.wait(60)
+        return init(self, start)
+
+    monkeypatch.setattr(StepProgram, "of", refuse)
+    monkeypatch.setattr(Blueprint, "init", drawn)
+    with pytest.raises(TrainingError, match="this step cannot be compiled"):
+        fit(small_run(workdir=str(tmp_path)), quiet)
 
 
 @pytest.mark.parametrize("phase", ["compilation", "evaluation"])
