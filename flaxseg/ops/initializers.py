@@ -1,7 +1,8 @@
 """Weight initialisers named after torch's, for (H, W, I, O) and (I, O) weights.
 
-Each is a standard draw of its key, scaled, with the values of `jax.nn.initializers`. A key may also
-be a function from a `Draw` to its numbers, which `flaxseg.models.keys` draws many at a time.
+Each is a standard draw of its key, scaled: the values of `jax.nn.initializers` but for rounding. A
+key may also be a function from a `Draw` to its numbers, which `flaxseg.models.keys` draws many at a
+time.
 """
 
 import math

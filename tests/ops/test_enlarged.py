@@ -80,7 +80,8 @@ def test_the_sum_and_its_gradient_are_those_of_the_whole_map(case, smooth):
     alone = jax.jit(
         functools.partial(enlarged_cross_entropy, others=given, align_corners=align_corners)
     )
-    assert float(alone(scores, labels, weights)) == float(value)
+    # Another program, which may add up in another order.
+    assert float(alone(scores, labels, weights)) == pytest.approx(float(value), rel=1e-15)
 
 
 def test_what_is_read_off_single_pixels(case):

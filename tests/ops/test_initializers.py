@@ -21,10 +21,12 @@ THEIRS = jax.nn.initializers
     ],
 )
 def test_values_are_those_of_jax(ours, theirs, dtype):
+    """But for rounding: JAX 0.12 scales its numbers inside the program that draws them."""
     for shape in [(3, 3, 5, 7), (5, 7)]:
         found, expected = ours(KEY, shape, dtype), theirs(KEY, shape, dtype)
         assert found.dtype == dtype
-        np.testing.assert_array_equal(found, expected)
+        wide = (np.asarray(values, np.float64) for values in (found, expected))
+        np.testing.assert_allclose(*wide, rtol=2 * float(jnp.finfo(dtype).eps))
 
 
 def test_uniform_numbers_are_those_of_jax_up_to_rounding():
