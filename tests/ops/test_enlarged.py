@@ -80,8 +80,9 @@ def test_the_sum_and_its_gradient_are_those_of_the_whole_map(case, smooth):
     alone = jax.jit(
         functools.partial(enlarged_cross_entropy, others=given, align_corners=align_corners)
     )
-    # Another program, which may add up in another order.
-    assert float(alone(scores, labels, weights)) == pytest.approx(float(value), rel=1e-15)
+    # Another program, which later XLAs let add up in another order.
+    apart = 1e-15 if jax.__version_info__ >= (0, 11) else 0
+    assert float(alone(scores, labels, weights)) == pytest.approx(float(value), rel=apart, abs=0)
 
 
 def test_what_is_read_off_single_pixels(case):
