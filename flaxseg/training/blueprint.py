@@ -24,7 +24,7 @@ from flaxseg.training.freezing import Frozen
 from flaxseg.training.losses import Objective
 from flaxseg.training.optim import check_combinations, check_parts, make_schedule
 from flaxseg.training.optim.configured import configured_optimizer
-from flaxseg.training.program import StepProgram
+from flaxseg.training.program import StepProgram, trace_step
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
 
@@ -57,6 +57,7 @@ class Blueprint:
         mesh: devices, which need not be there if the step is only to be compiled.
         model_config: the network's own settings.
         graphdef: the network in train mode, but for what is frozen, without its variables.
+        variables: shapes of its parameters and statistics.
         frozen: the weights that do not learn.
         tx: optimiser of the others.
         schedule: learning rate by number of updates.
@@ -70,6 +71,7 @@ class Blueprint:
     mesh: Mesh
     model_config: models.Config
     graphdef: nnx.GraphDef
+    variables: tuple[nnx.State, nnx.State]
     frozen: Frozen
     tx: optax.GradientTransformation
     schedule: optax.Schedule
@@ -105,13 +107,15 @@ class Blueprint:
         model_config = _model_config(config, labels.num_classes)
         model = models.abstract_model(model_config, dtype=jnp.dtype(config.dtype))
         frozen = Frozen.of(config.freeze, model)
+        graphdef, params, stats = nnx.split(frozen.view(model), nnx.Param, nnx.BatchStat)
         total = config.steps or config.epochs * steps_per_epoch
         schedule = make_schedule(config, steps_per_epoch, total)
         return cls(
             config=config,
             mesh=mesh,
             model_config=model_config,
-            graphdef=nnx.split(frozen.view(model), nnx.Param, nnx.BatchStat)[0],
+            graphdef=graphdef,
+            variables=(params, stats),
             frozen=frozen,
             tx=configured_optimizer(config, schedule, model),
             schedule=schedule,
@@ -132,8 +136,8 @@ class Blueprint:
         Args:
             start: weights from elsewhere that take the place of random ones.
         """
-        init = jax.jit(self._drawing, out_shardings=self.sharding)
-        state = init.lower().compile(compiler_options=models.drawing_compile())()
+        draw = jax.jit(self._draw, out_shardings=self.sharding)
+        state = draw.lower().compile(compiler_options=models.drawing_compile())()
         if start is None:
             return state
         return replace_weights(
@@ -161,18 +165,18 @@ class Blueprint:
 
     @functools.cached_property
     def _shapes(self) -> Any:
-        return jax.eval_shape(self._drawing)
+        def beginning(*variables: nnx.State) -> TrainState:
+            return self._beginning(nnx.merge(self.graphdef, *variables))
 
-    @functools.cached_property
-    def _drawing(self) -> Callable[[], TrainState]:
-        """Draws the state. One and the same function: JAX traces it once for shapes and program."""
+        return jax.eval_shape(beginning, *self.variables)
 
-        def draw() -> TrainState:
-            rngs = models.params_keys(self.config.seed)
-            model = models.build(self.model_config, dtype=jnp.dtype(self.config.dtype), rngs=rngs)
-            return init_state(model, self.tx, self.averaging, self.frozen)
+    def _draw(self) -> TrainState:
+        rngs = models.params_keys(self.config.seed)
+        dtype = jnp.dtype(self.config.dtype)
+        return self._beginning(models.build(self.model_config, dtype=dtype, rngs=rngs))
 
-        return draw
+    def _beginning(self, model: models.Model) -> TrainState:
+        return init_state(model, self.tx, self.averaging, self.frozen)
 
     @functools.cached_property
     def train_step(self) -> Any:
@@ -198,7 +202,10 @@ class Blueprint:
         return compile_step(step, self.mesh, self.sharding)
 
     def compile_ahead(self) -> None:
-        """Begins to compile the training step, while its state is drawn and pictures are read."""
+        """Traces the training step, and lets XLA compile it while Python goes on.
+
+        Python does one thing at a time: whatever it did beside tracing would hold the step back.
+        """
         _ = self._compiling
 
     @property
@@ -208,15 +215,11 @@ class Blueprint:
 
     @functools.cached_property
     def _compiling(self) -> Future[StepProgram]:
+        state = self.abstract_state()
+        sizes = {"batch_size": self.config.images_per_step, "image_size": self.config.image_size}
+        lowered = trace_step(self.train_step, state, self.mesh, **sizes).lower()
         worker = ThreadPoolExecutor(1, "compile")
-        program = worker.submit(
-            StepProgram.of,
-            self.train_step,
-            self.abstract_state(),
-            self.mesh,
-            batch_size=self.config.images_per_step,
-            image_size=self.config.image_size,
-        )
+        program = worker.submit(StepProgram.of, lowered, state)
         worker.shutdown(wait=False)
         return program
 

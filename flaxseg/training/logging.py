@@ -1,11 +1,12 @@
 """What a run leaves to read: metrics.csv and .jsonl, TensorBoard events, curves, confusion."""
 
 import csv
+import functools
 import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -132,21 +133,20 @@ class RunLog:
         self._file = MetricsFile(workdir / METRICS_FILE, classes, start, more)
         self._lines = JsonLines(workdir / JSON_FILE, read_rows(self._file.path))
         self._wandb = wandb
-        # It imports PyTorch where there is one, which takes longer than a program from the cache.
-        with_torch = ThreadPoolExecutor(1, "events")
-        self._events = with_torch.submit(_event_writer, workdir / TENSORBOARD, start)
-        with_torch.shutdown(wait=False)
+        self._start = start
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, kind, exception, trace) -> None:
-        self._events.result().close()
+        if "_opening" in vars(self):
+            self._opening.result().close()
         if self._wandb is not None:
             self._wandb.close(failed=exception is not None)
 
     def step(self, reading: Reading, epoch: int) -> float | None:
         """Takes a training step; returns the row's mean loss if it completed one."""
+        _ = self._opening
         self.losses.append(reading.loss)
         if reading.accuracy is not None:
             self.accuracies.append(reading.accuracy)
@@ -175,7 +175,7 @@ class RunLog:
         }
         self._write(step, epoch, means | by_class)
         self._add("val", means | by_class, step)
-        self._events.result().flush()
+        self._opening.result().flush()
         path = self._workdir / CURVES_FILE
         draw_curves(read_rows(self._file.path), path, str(self._workdir))
         path = self._workdir / CONFUSION_FILE
@@ -184,6 +184,17 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.picture(step, "val/confusion", path)
 
+    @functools.cached_property
+    def _opening(self) -> Future[Any]:
+        """TensorBoard's writer, opened while the second step runs.
+
+        It imports PyTorch where there is one, for which a start should not wait, nor the first row.
+        """
+        worker = ThreadPoolExecutor(1, "events")
+        writer = worker.submit(_event_writer, self._workdir / TENSORBOARD, self._start)
+        worker.shutdown(wait=False)
+        return writer
+
     def _write(self, step: int, epoch: int, values: dict[str, float]) -> None:
         self._file.write(step, epoch, values)
         self._lines.write(step, epoch, values)
@@ -191,7 +202,7 @@ class RunLog:
     def _add(self, group: str, values: dict[str, float], step: int) -> None:
         known = {f"{group}/{k}": v for k, v in values.items() if not math.isnan(v)}
         for name, value in known.items():
-            self._events.result().add_scalar(name, value, step)
+            self._opening.result().add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.write(step, known)
 

@@ -192,6 +192,7 @@ class _Run:
                     self._evaluate()
                 self.stop.check()
                 if self.step < end and not self.ending.by:
+                    self.setup.compile_ahead()
                     if distributed.is_first():
                         draw_beginning(
                             self.config, self.setup.datasets, self.feed, self.step, self._notify

@@ -28,26 +28,14 @@ class StepProgram:
     memory: int | None
 
     @classmethod
-    def of(
-        cls,
-        train_step: Any,
-        state: TrainState,
-        mesh: Mesh,
-        *,
-        batch_size: int,
-        image_size: tuple[int, int],
-    ) -> "StepProgram":
+    def of(cls, lowered: jax.stages.Lowered, state: TrainState) -> "StepProgram":
         """Compiles a step, once: what it costs is read off the same program.
 
         Args:
-            train_step: the jitted step.
-            state: shapes, dtypes and shardings of the state.
-            mesh: devices.
-            batch_size: images per step.
-            image_size: their height and width.
+            lowered: the step.
+            state: shapes of the state that it takes.
         """
-        traced = trace_step(train_step, state, mesh, batch_size=batch_size, image_size=image_size)
-        compiled = traced.lower().compile()
+        compiled = lowered.compile()
         parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
         return cls(compiled, parameters, needed_memory(compiled))
 
@@ -76,7 +64,15 @@ def trace_step(
     batch_size: int,
     image_size: tuple[int, int],
 ) -> jax.stages.Traced:
-    """A step for batches of one size, traced; the arguments are those of `StepProgram.of`."""
+    """A step for batches of one size, traced.
+
+    Args:
+        train_step: the jitted step.
+        state: shapes, dtypes and shardings of the state.
+        mesh: devices.
+        batch_size: images per step.
+        image_size: their height and width.
+    """
     place, pixels = split_batch(mesh), (batch_size, *image_size)
     image = jax.ShapeDtypeStruct((*pixels, 3), jnp.uint8, sharding=place)
     label = jax.ShapeDtypeStruct(pixels, jnp.uint8, sharding=place)

@@ -99,6 +99,15 @@ def test_writes_tensorboard_events(tmp_path):
         assert tag in content
 
 
+def test_tensorboard_is_not_imported_before_the_first_step(tmp_path):
+    with RunLog(tmp_path, CLASSES, log_every=2, total_steps=7) as log:
+        pass
+    assert not (tmp_path / "tensorboard").exists()
+    with log:
+        log.step(reading(1), epoch=1)
+    assert (tmp_path / "tensorboard").exists()
+
+
 def test_json_lines_hold_the_numbers_of_the_table(tmp_path):
     run(tmp_path, 1, 4)
     # What an older version left has no such file, and what a kill left has half a line.
