@@ -14,6 +14,7 @@ are compared, for training the losses of the first step, dropout included; a dif
 
 A sample during which the system took a thread of this process off its processor is dropped, where
 five others remain. Ratios are PyTorch's time over flaxseg's, of the better of PyTorch's layouts.
+How well the processors read from each other is measured before and after, see `shared_cache.py`.
 FILE is written after each network. --cold adds the seconds of a fresh process until its first
 result with compiled programs on disk, --scaling how time and memory grow with size and batch.
 --page makes the tables of docs/performance.md from benchmarks/results/speed/*.json.
@@ -38,6 +39,7 @@ import speed_page
 import speed_torch
 import torch
 from networks import published_size
+from shared_cache import read_across
 from speed_cold import first_result
 from speed_machine import machine, threads
 from speed_scaling import Limits, scaling
@@ -149,7 +151,9 @@ def measure(job: Job, against: list[str], rounds: int) -> Found:
     ours, rivals = contenders(job, against)
     apart, left_out = compare(job, np.asarray(ours()), rivals)
     calls = {"flaxseg": ours} | {name: rivals[name] for name in apart}
+    before = read_across()
     samples = take_turns(calls, rounds, PAUSE)
+    across = [reading and reading._asdict() for reading in (before, read_across())]
     return {
         "model": job.name,
         "batch": job.batch,
@@ -161,6 +165,7 @@ def measure(job: Job, against: list[str], rounds: int) -> Found:
         "costs": dataclasses.asdict(ours.costs),
         "samples": {name: one.to_json() for name, one in samples.items()},
         "ratios": ratios(samples),
+        "across": across,
     }
 
 

@@ -178,7 +178,7 @@ def speed(run: Run) -> str:
     rivals = list(dict.fromkeys(name for row in run["networks"] for name in row["ratios"]))
     for rival in rivals:
         head += (f"{rival} ms", "median", "layout", "ratio", "of medians")
-    head += ("apart", "calls that count", "left out")
+    head += ("apart", "calls that count", "read across", "left out")
     return _table(head, [_speed_cells(row, rivals) for row in run["networks"]])
 
 
@@ -199,7 +199,13 @@ def _speed_cells(row: Run, rivals: Iterable[str]) -> list[str]:
     kept = ", ".join(f"{x['kept']} of {x['taken']}" for x in row["samples"].values())
     left_out = "; ".join(f"{name}: {why}" for name, why in row["left_out"].items())
     apart = f"{max(row['apart'].values()):.0e}" if row["apart"] else "-"
-    return [*cells, apart, kept, left_out]
+    return [*cells, apart, kept, _across(row.get("across", ())), left_out]
+
+
+def _across(readings: Iterable[Mapping[str, float] | None]) -> str:
+    """What a processor's own writes are read at, and another's, before and after."""
+    shares = [f"{one['other'] / one['own']:.2f}" for one in readings if one]
+    return ", ".join(shares) or "-"
 
 
 def programs(run: Run) -> str:

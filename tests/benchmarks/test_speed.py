@@ -1,6 +1,7 @@
 """The comparison with PyTorch, with a network of no size: what it refuses and what it writes."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from flaxseg.bench import Samples
 from flaxseg.errors import ConfigError
 
 MODULES = (
-    "page networks speed_machine speed_cold speed_page speed_scaling speed_torch speed forms layers"
+    "page networks shared_cache speed_machine speed_cold speed_page speed_scaling speed_torch "
+    "speed forms layers"
 ).split()
 
 
@@ -47,6 +49,24 @@ def test_both_frameworks_draw_the_same_loss_and_take_turns(trained):
     fastest = min(one["min"] for name, one in trained["samples"].items() if name != "flaxseg")
     ratio = fastest / trained["samples"]["flaxseg"]["min"]
     assert trained["ratios"]["PyTorch"]["min"] == pytest.approx(ratio)
+    assert len(trained["across"]) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system places threads itself")
+@pytest.mark.parametrize("processors", [1, 2])
+def test_processors_read_from_each_other(modules, processors):
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one processor")
+    chosen = set(sorted(allowed)[:processors])
+    try:
+        os.sched_setaffinity(0, chosen)
+        reading = modules["shared_cache"].read_across()
+        assert os.sched_getaffinity(0) == chosen
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert (reading is None) == (processors == 1)
+    assert reading is None or min(reading) > 0
 
 
 def test_nothing_is_timed_that_is_not_equal(speed):
@@ -129,6 +149,7 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
     ]
     series = {"pixels": {"points": points, "exponents": {"min": 0.5, "temporary": None}}}
     cold = {"imports": 2.5, "total": 4.0}
+    trained = trained | {"across": [{"own": 2e11, "other": 5e10}, None]}
     run = {
         **modules["speed_machine"].machine(),
         "started": "2026-01-01",
@@ -165,6 +186,7 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
         "torch 2",
         "200 GFLOP/s",
         "X: why",
+        "| 0.25 | ",
         "4.0 s (imports 2.5)",
         "0.50",
         "1 of 512×512",
