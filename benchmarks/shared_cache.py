@@ -9,9 +9,10 @@ large matrices do not. A virtual machine's processors may be moved from the one 
 """
 
 import os
-import threading
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,33 +45,23 @@ def read_across() -> Reading | None:
     first, second = sorted(allowed)[:2]
     try:
         os.sched_setaffinity(0, {first})  # of this thread alone
-        return Reading(_speed(first), _speed(second))
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(os.sched_setaffinity, 0, {second}).result()
+            own = _speed(lambda write: write())
+            return Reading(own, _speed(lambda write: thread.submit(write).result()))
     finally:
         os.sched_setaffinity(0, allowed)
 
 
-def _speed(writer: int) -> float:
-    """Of reading in this thread what a thread on the processor `writer` wrote."""
+def _speed(let: Callable[[Callable[[], Any]], Any]) -> float:
+    """Of reading in this thread what is written where `let` calls it."""
     numbers, copy = np.zeros(LENGTH, np.float32), np.zeros(LENGTH, np.float32)
-    written, read = threading.Barrier(2), threading.Barrier(2)
     fastest = float("inf")
-
-    def write() -> None:
-        os.sched_setaffinity(0, {writer})
-        for _ in range(TURNS):
-            np.add(numbers, 1, out=numbers)
-            written.wait()
-            read.wait()
-
-    thread = threading.Thread(target=write)
-    thread.start()
     for _ in range(TURNS):
-        written.wait()
+        let(lambda: np.add(numbers, 1, out=numbers))
         begin = time.perf_counter()
         np.copyto(copy, numbers)
         fastest = min(fastest, time.perf_counter() - begin)
-        read.wait()
-    thread.join()
     return 2 * numbers.nbytes / fastest
 
 

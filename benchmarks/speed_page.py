@@ -203,9 +203,9 @@ def _speed_cells(row: Run, rivals: Iterable[str]) -> list[str]:
 
 
 def _across(readings: Iterable[Mapping[str, float] | None]) -> str:
-    """What a processor's own writes are read at, and another's, before and after."""
-    shares = [f"{one['other'] / one['own']:.2f}" for one in readings if one]
-    return ", ".join(shares) or "-"
+    """How fast a processor reads what another wrote, of its own, before and after."""
+    found = [f"{one['other'] / 1e9:.0f} of {one['own'] / 1e9:.0f}" for one in readings if one]
+    return ", ".join(found) + " GB/s" if found else "-"
 
 
 def programs(run: Run) -> str:

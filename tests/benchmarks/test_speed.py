@@ -186,7 +186,7 @@ def test_every_number_of_a_run_has_its_place_on_the_page(modules, trained):
         "torch 2",
         "200 GFLOP/s",
         "X: why",
-        "| 0.25 | ",
+        "| 50 of 200 GB/s | ",
         "4.0 s (imports 2.5)",
         "0.50",
         "1 of 512×512",
