@@ -207,23 +207,25 @@ def _of_taps(
                 window.tap(turned, number, k, H, W, axis=2).reshape(channels, -1), gradient
             )
 
-        return _for_each_tap(product, k).reshape(weight.shape).astype(weight.dtype)
+        total = _for_each_tap(product, k, jax.ShapeDtypeStruct((channels, outputs), wide))
+        return total.reshape(weight.shape).astype(weight.dtype)
     left = gradient.T
 
     def product_of_turned(number: Any) -> jax.Array:
         return multiply(left, window.tap(padded, number, k, H, W).reshape(-1, channels))
 
-    total = _for_each_tap(product_of_turned, k).swapaxes(1, 2)
-    return total.reshape(weight.shape).astype(weight.dtype)
+    total = _for_each_tap(product_of_turned, k, jax.ShapeDtypeStruct((outputs, channels), wide))
+    return total.swapaxes(1, 2).reshape(weight.shape).astype(weight.dtype)
 
 
-def _for_each_tap(product: Callable[[Any], jax.Array], k: int) -> jax.Array:
-    """The products of all taps of a k x k kernel, one behind the other in the first axis."""
+def _for_each_tap(
+    product: Callable[[Any], jax.Array], k: int, one: jax.ShapeDtypeStruct
+) -> jax.Array:
+    """The products of all taps of a k x k kernel, each like `one`, behind each other."""
 
     def add(number: jax.Array, total: jax.Array) -> jax.Array:
         return lax.dynamic_update_slice_in_dim(total, product(number)[None], number, 0)
 
-    one = jax.eval_shape(product, 0)
     return lax.fori_loop(0, k * k, add, jnp.zeros((k * k, *one.shape), one.dtype))
 
 
@@ -248,7 +250,7 @@ def _of_patches(
         return lax.dot(left, patches, precision=precision, preferred_element_type=wide)
 
     pixels = max(LEAST, PATCHES // (k * k * channels))
-    total = window.sum_over_rows(x, cotangent, k, pixels, read)
+    total = window.sum_over_rows(x, cotangent, k, pixels, read, (outputs, k * k * channels))
     return total.T.reshape(weight.shape).astype(weight.dtype)
 
 

@@ -60,6 +60,7 @@ def _library_conv(
     )
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _shifted_conv(window: Window, x: jax.Array, weight: jax.Array) -> jax.Array:
     k, times = len(weight), weight.shape[-1] // x.shape[-1]
     x = jnp.repeat(x, times, -1) if times > 1 else x
@@ -85,6 +86,7 @@ def _mixed_gradients(
     return _map_gradient(window, x, weight, cotangent), of_weight
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)
 def _map_gradient(
     window: Window, x: jax.Array, weight: jax.Array, cotangent: jax.Array
 ) -> jax.Array:
@@ -135,7 +137,7 @@ def _weight_gradient(window: Window, cotangent: jax.Array, x: jax.Array, k: int)
 
         return lax.map(of_tap, jnp.arange(k * k))
 
-    total = window.sum_over_rows(x, cotangent, k, CHUNK // x.shape[-1], read)
+    total = window.sum_over_rows(x, cotangent, k, CHUNK // x.shape[-1], read, (k * k, x.shape[-1]))
     return total.reshape(k, k, -1)
 
 

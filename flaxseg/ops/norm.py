@@ -1,5 +1,7 @@
 """Batch and layer normalisation with torch's arithmetic and parameter names."""
 
+import functools
+
 import jax
 from flax import nnx
 from jax import lax
@@ -140,6 +142,7 @@ def _over_batch(x: jax.Array) -> jax.Array:
     return (2 * x.sum(2)).sum((0, 1)) / 2
 
 
+@functools.partial(jax.jit, inline=True)
 def _of_map(
     x: jax.Array,
     weight: jax.Array,

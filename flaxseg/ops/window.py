@@ -35,7 +35,12 @@ class Window(NamedTuple):
         for top in range(0, kernel_size * dilation, dilation):
             for left in range(0, kernel_size * dilation, dilation):
                 bottom, right = top + stride * (rows - 1) + 1, left + stride * (cols - 1) + 1
-                yield padded[:, top:bottom:stride, left:right:stride]
+                yield lax.slice(
+                    padded,
+                    (0, top, left, 0),
+                    (padded.shape[0], bottom, right, padded.shape[3]),
+                    (1, stride, stride, 1),
+                )
 
     def tap(
         self,
@@ -76,6 +81,7 @@ class Window(NamedTuple):
         kernel_size: int,
         pixels: int,
         read: Callable[[Callable[[Any], jax.Array], jax.Array], jax.Array],
+        shape: tuple[int, ...],
     ) -> jax.Array:
         """The sum of what is read off some rows of outputs at a time.
 
@@ -90,6 +96,7 @@ class Window(NamedTuple):
             read: (number of a tap -> the pixels that it reads, (B, rows, W', C); cotangent
                 (B, rows, W', D)) -> what is summed; 0 where the cotangent is. Numbers may be
                 traced: a loop over them is compiled once, nine shifts are nine programs.
+            shape: of what is read, which is float32 or wider.
         """
         stride = self.stride
         B, H, W, _ = cotangent.shape
@@ -108,8 +115,7 @@ class Window(NamedTuple):
 
         if parts == 1:
             return part(0)
-        nothing = jax.eval_shape(part, 0)
-        zeros = jnp.zeros(nothing.shape, nothing.dtype)
+        zeros = jnp.zeros(shape, jnp.promote_types(x.dtype, jnp.float32))
         return lax.fori_loop(0, parts, lambda number, total: total + part(number), zeros)
 
     def from_phases(

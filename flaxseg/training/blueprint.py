@@ -1,10 +1,12 @@
 """What a training step is made of, on given devices: all of a run but its data."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,8 @@ from flaxseg.training.optim.configured import configured_optimizer
 from flaxseg.training.program import StepProgram, trace_step
 from flaxseg.training.start import Start, replace_weights
 from flaxseg.training.step import TrainState, compile_step, init_state, make_train_step
+
+Compiled = TypeVar("Compiled")
 
 
 def run_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh:
@@ -136,8 +140,7 @@ class Blueprint:
         Args:
             start: weights from elsewhere that take the place of random ones.
         """
-        draw = jax.jit(self._draw, out_shardings=self.sharding)
-        state = draw.lower().compile(compiler_options=models.drawing_compile())()
+        state = self._drawing.result()()
         if start is None:
             return state
         return replace_weights(
@@ -201,12 +204,18 @@ class Blueprint:
         )
         return compile_step(step, self.mesh, self.sharding)
 
-    def compile_ahead(self) -> None:
+    def compile_ahead(self, *, draws: bool = False) -> None:
         """Traces the training step, and lets XLA compile it while Python goes on.
 
         Python does one thing at a time: whatever it did beside tracing would hold the step back.
+
+        Args:
+            draws: `init` will be called, whose program is compiled as well.
         """
-        _ = self._compiling
+        with _keeping_all():
+            _ = self._compiling
+            if draws:
+                _ = self._drawing
 
     @property
     def program(self) -> StepProgram:
@@ -218,10 +227,33 @@ class Blueprint:
         state = self.abstract_state()
         sizes = {"batch_size": self.config.images_per_step, "image_size": self.config.image_size}
         lowered = trace_step(self.train_step, state, self.mesh, **sizes).lower()
-        worker = ThreadPoolExecutor(1, "compile")
-        program = worker.submit(StepProgram.of, lowered, state)
-        worker.shutdown(wait=False)
-        return program
+        return _in_thread(StepProgram.of, lowered, state)
+
+    @functools.cached_property
+    def _drawing(self) -> Future[jax.stages.Compiled]:
+        """The program that makes the state before the first step."""
+        lowered = jax.jit(self._draw, out_shardings=self.sharding).lower()
+        return _in_thread(lowered.compile, models.drawing_compile())
+
+
+def _in_thread(compiler: Callable[..., Compiled], *args: Any) -> Future[Compiled]:
+    """What a compiler makes of something, while Python goes on."""
+    worker = ThreadPoolExecutor(1, "compile")
+    future = worker.submit(compiler, *args)
+    worker.shutdown(wait=False)
+    return future
+
+
+@contextlib.contextmanager
+def _keeping_all() -> Iterator[None]:
+    """Python looks for no garbage meanwhile, as there is little: what tracing makes is kept."""
+    looks = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if looks:
+            gc.enable()
 
 
 def _model_config(config: TrainConfig, num_classes: int) -> models.Config:

@@ -152,7 +152,7 @@ class _Run:
             self._notify(line)
         if start and distributed.is_first():
             workdir.write_origin(self.config, start.origin)
-        self.setup.compile_ahead()
+        self.setup.compile_ahead(draws=True)
         return Snapshot(self.setup.init(start), None, History(), {})
 
     def _go_on(self, run: Mapping[str, Any]) -> None:

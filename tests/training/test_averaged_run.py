@@ -1,6 +1,7 @@
 """Runs that average their weights, divide their batches and keep their programs."""
 
 import dataclasses
+import gc
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import convert
 from flaxseg import native
 from flaxseg.errors import CheckpointError, ConfigError
-from flaxseg.training import fit, loop
+from flaxseg.training import blueprint, fit, loop
 from flaxseg.training.checkpoints import Checkpoints
 from flaxseg.training.compile_cache import keep_programs
 from flaxseg.training.setup import Setup
@@ -109,6 +110,28 @@ class Spy:
     def __array__(self, dtype=None, copy=None):
         self.started.append((self.step, max(step for step in self.started if type(step) is int)))
         return np.asarray(self.value, dtype)
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_garbage_is_looked_for_as_before_once_a_step_is_traced(
+    looked, tiny_run, tmp_path, monkeypatch
+):
+    during = []
+
+    def traced(*_, **__):
+        during.append(gc.isenabled())
+        raise ConfigError("this step cannot be traced")
+
+    monkeypatch.setattr(blueprint, "trace_step", traced)
+    setup = Setup.of(tiny_run(workdir=str(tmp_path)))
+    if not looked:
+        gc.disable()
+    try:
+        with pytest.raises(ConfigError, match="cannot be traced"):
+            setup.compile_ahead(draws=True)
+        assert gc.isenabled() == looked and during == [False]
+    finally:
+        gc.enable()
 
 
 def test_a_step_is_read_only_after_the_next_has_been_started(

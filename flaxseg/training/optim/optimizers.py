@@ -1,5 +1,6 @@
 """Optimisers as chains of optax transformations, with torch's arithmetic."""
 
+import functools
 from typing import Any
 
 import jax
@@ -93,12 +94,12 @@ def scale_by_learning_rate(
         return (schedule(count) if callable(schedule) else schedule) * factor
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        rates: dict[float, Any] = {}  # computed once for each factor
+        @functools.cache  # computed once for each factor
+        def descent(factor: float, dtype: Any) -> jax.Array:
+            return jnp.asarray(-rate(state.count, factor), dtype)
 
         def scale(factors, leaf):
-            if factors.lr not in rates:
-                rates[factors.lr] = rate(state.count, factors.lr)
-            return jnp.asarray(-rates[factors.lr], leaf.dtype) * leaf
+            return descent(factors.lr, leaf.dtype) * leaf
 
         count = optax.safe_increment(state.count)
         return map_groups(scale, groups, updates), optax.ScaleByScheduleState(count)
