@@ -60,6 +60,7 @@ def _library_conv(
     )
 
 
+# Traced once for each shape: `stored` asks for the shape of what it gives, and platforms share it.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _shifted_conv(window: Window, x: jax.Array, weight: jax.Array) -> jax.Array:
     k, times = len(weight), weight.shape[-1] // x.shape[-1]
@@ -86,6 +87,7 @@ def _mixed_gradients(
     return _map_gradient(window, x, weight, cotangent), of_weight
 
 
+# Traced once, as above.
 @functools.partial(jax.jit, static_argnums=0, inline=True)
 def _map_gradient(
     window: Window, x: jax.Array, weight: jax.Array, cotangent: jax.Array

@@ -142,6 +142,7 @@ def _over_batch(x: jax.Array) -> jax.Array:
     return (2 * x.sum(2)).sum((0, 1)) / 2
 
 
+# Traced once for each shape: `stored` asks for the shape of what it gives, and platforms share it.
 @functools.partial(jax.jit, inline=True)
 def _of_map(
     x: jax.Array,

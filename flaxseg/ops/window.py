@@ -35,12 +35,7 @@ class Window(NamedTuple):
         for top in range(0, kernel_size * dilation, dilation):
             for left in range(0, kernel_size * dilation, dilation):
                 bottom, right = top + stride * (rows - 1) + 1, left + stride * (cols - 1) + 1
-                yield lax.slice(
-                    padded,
-                    (0, top, left, 0),
-                    (padded.shape[0], bottom, right, padded.shape[3]),
-                    (1, stride, stride, 1),
-                )
+                yield padded[:, top:bottom:stride, left:right:stride]
 
     def tap(
         self,
